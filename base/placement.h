@@ -1,0 +1,57 @@
+#pragma once
+// Placement: for each MoE layer, group (0 = A, 1 = B) and expert, the ranks that hold a replica of it.
+// Immutable, thread-safe. `layer` counts MoE layers here, 0, 1, ..., not blocks.
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file_system.h"
+#include "base/topology.h"
+
+namespace cartesian {
+
+/// What must be placed. Every layer has the same groups.
+struct PlacementShape {
+  int layers = 0;
+  int groups = 0;
+  int experts = 0;
+  int ranks = 0;
+  bool operator==(const PlacementShape&) const = default;
+};
+
+class Placement {
+ public:
+  /// replicas[(layer * groups + group) * experts + expert]: ranks, at least one, ascending, distinct.
+  /// Throws ConfigError naming layer, group and expert otherwise.
+  Placement(PlacementShape shape, std::vector<std::vector<int>> replicas);
+
+  /// Expert e on rank floor(e * R / N) of every block of R = `ranks_per_group` consecutive ranks: experts spread evenly
+  /// over each block and replicated between blocks. Throws ConfigError naming parallel.expert_ranks unless R divides the ranks.
+  static Placement linear(PlacementShape shape, int ranks_per_group);
+  /// Every expert in every node, spread evenly over the node's ranks.
+  static Placement local(PlacementShape shape, const Topology& topology);
+  /// The JSON of docs/formats.md. Throws FormatError (malformed) or ConfigError (another shape), naming the file.
+  static Placement load(FileSystem& files, const Path& path, PlacementShape expected);
+  std::string to_json() const;
+
+  const PlacementShape& shape() const { return shape_; }
+  /// Ascending ranks.
+  std::span<const int> replicas(int layer, int group, int expert) const;
+  /// Experts with a replica on `rank`, ascending: the rank's slots of that layer and group.
+  std::span<const int> experts_on(int layer, int group, int rank) const;
+  /// Position of `expert` in experts_on(layer, group, rank), or -1.
+  int slot(int layer, int group, int rank, int expert) const;
+  bool operator==(const Placement& other) const {
+    return shape_ == other.shape_ && replicas_ == other.replicas_;
+  }
+
+ private:
+  std::size_t index(int layer, int group, int expert) const;
+
+  PlacementShape shape_;
+  std::vector<std::vector<int>> replicas_;
+  std::vector<std::vector<int>> experts_on_;  // [(layer * groups + group) * ranks + rank]
+};
+
+}  // namespace cartesian
