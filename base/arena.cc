@@ -10,7 +10,9 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kMinBlock = std::size_t{1} << 16;
 
-std::size_t align_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::size_t align_up(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 }  // namespace
 
@@ -24,7 +26,8 @@ Arena::~Arena() {
 
 void* Arena::allocate(std::size_t bytes) {
   const std::size_t size = align_up(bytes);
-  while (position_.block < blocks_.size() && position_.offset + size > blocks_[position_.block].size) {
+  while (position_.block < blocks_.size() &&
+         position_.offset + size > blocks_[position_.block].size) {
     position_ = {position_.block + 1, 0};
   }
   if (position_.block == blocks_.size()) {
@@ -37,7 +40,8 @@ void* Arena::allocate(std::size_t bytes) {
 }
 
 Tensor Arena::tensor(DType dtype, Shape shape) {
-  return {allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype)), dtype, shape, allocator_.device()};
+  return {allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype)), dtype, shape,
+          allocator_.device()};
 }
 
 Tensor Arena::zeros(DType dtype, Shape shape) {
@@ -48,7 +52,8 @@ Tensor Arena::zeros(DType dtype, Shape shape) {
 }
 
 void Arena::release(Mark mark) {
-  check(mark.block < position_.block || (mark.block == position_.block && mark.offset <= position_.offset),
+  check(mark.block < position_.block ||
+            (mark.block == position_.block && mark.offset <= position_.offset),
         "arena marks are released in reverse order");
   position_ = mark;
 }

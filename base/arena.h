@@ -1,6 +1,7 @@
 #pragma once
-// Arena: bump allocation for activations and scratch. It only grows; growth is counted, so that a test can show that
-// it stops after warm-up. Not thread-safe: one arena belongs to one rank's compute thread.
+// Arena: bump allocation for activations and scratch. It only grows; growth is counted, so that a
+// test can show that it stops after warm-up. Not thread-safe: one arena belongs to one rank's
+// compute thread.
 
 #include <cstddef>
 #include <cstdint>
@@ -19,7 +20,8 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  /// 64-byte aligned, uninitialised, valid until reset() or release() of an older mark. Zero bytes is allowed.
+  /// 64-byte aligned, uninitialised, valid until reset() or release() of an older mark. Zero bytes
+  /// is allowed.
   void* allocate(std::size_t bytes);
   Tensor tensor(DType dtype, Shape shape);
   /// As tensor(), but every byte is zero. REQUIRES: a host arena.
@@ -33,7 +35,8 @@ class Arena {
   Mark mark() const { return position_; }
   void release(Mark mark);
 
-  /// Frees everything. If more than one block was needed, merges them into one with a quarter to spare.
+  /// Frees everything. If more than one block was needed, merges them into one with a quarter to
+  /// spare.
   void reset();
 
   std::size_t capacity() const;

@@ -1,5 +1,6 @@
 #pragma once
-// check(): stops on a bug (a broken invariant or precondition), never on bad input; for that see base/error.h.
+// check(): stops on a bug (a broken invariant or precondition), never on bad input; for that see
+// base/error.h.
 
 #include <source_location>
 #include <string_view>

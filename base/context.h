@@ -1,5 +1,6 @@
 #pragma once
-// Context: what every op and exchange is handed instead of globals. A plain bundle of references; it owns nothing.
+// Context: what every op and exchange is handed instead of globals. A plain bundle of references;
+// it owns nothing.
 
 #include "base/arena.h"
 #include "base/clock.h"

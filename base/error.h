@@ -1,6 +1,7 @@
 #pragma once
-// The exceptions for what can happen: a peer dies, a setting is wrong, a file is damaged, a disk is full. Each carries
-// one sentence that names the file, key, line or rank concerned and, where it helps, what to do. Bugs use check().
+// The exceptions for what can happen: a peer dies, a setting is wrong, a file is damaged, a disk is
+// full. Each carries one sentence that names the file, key, line or rank concerned and, where it
+// helps, what to do. Bugs use check().
 
 #include <stdexcept>
 #include <string>
@@ -31,7 +32,8 @@ class FileError : public Error {
   using Error::Error;
 };
 
-/// A peer failed or did not answer within the deadline. Names this rank, the peer, the phase and the layer.
+/// A peer failed or did not answer within the deadline. Names this rank, the peer, the phase and
+/// the layer.
 class CommError : public Error {
  public:
   using Error::Error;

@@ -1,6 +1,7 @@
 #pragma once
-// FileSystem: the one seam through which files are touched, so that a full disk or a crash is a unit test.
-// All calls throw FileError, which names the path and the system's reason. Implementations are thread-safe.
+// FileSystem: the one seam through which files are touched, so that a full disk or a crash is a
+// unit test. All calls throw FileError, which names the path and the system's reason.
+// Implementations are thread-safe.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +16,8 @@ namespace cartesian {
 
 using Path = std::filesystem::path;
 
-/// A file being written. Destroying it without close() leaves an incomplete file behind, as a crash would.
+/// A file being written. Destroying it without close() leaves an incomplete file behind, as a crash
+/// would.
 class OutputFile {
  public:
   virtual ~OutputFile() = default;

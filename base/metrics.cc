@@ -7,13 +7,15 @@
 namespace cartesian {
 
 Histogram::Histogram(std::vector<double> bounds)
-    : bounds_(std::move(bounds)), buckets_(std::make_unique<std::atomic<std::int64_t>[]>(bounds_.size() + 1)) {
+    : bounds_(std::move(bounds)),
+      buckets_(std::make_unique<std::atomic<std::int64_t>[]>(bounds_.size() + 1)) {
   check(std::is_sorted(bounds_.begin(), bounds_.end()), "histogram bounds ascend");
 }
 
 void Histogram::observe(double value) {
   const auto bound = std::lower_bound(bounds_.begin(), bounds_.end(), value);
-  buckets_[static_cast<std::size_t>(bound - bounds_.begin())].fetch_add(1, std::memory_order_relaxed);
+  buckets_[static_cast<std::size_t>(bound - bounds_.begin())].fetch_add(1,
+                                                                        std::memory_order_relaxed);
   sum_.add(value);
 }
 
@@ -43,7 +45,8 @@ Histogram& Metrics::histogram(std::string_view name, std::vector<double> bounds)
   const std::lock_guard lock(mutex_);
   auto found = histograms_.find(name);
   if (found == histograms_.end()) {
-    found = histograms_.emplace(std::string(name), std::make_unique<Histogram>(std::move(bounds))).first;
+    found = histograms_.emplace(std::string(name), std::make_unique<Histogram>(std::move(bounds)))
+                .first;
   }
   return *found->second;
 }

@@ -1,5 +1,6 @@
 #pragma once
-// Metrics: named counters and histograms of one rank, written on the hot path, read by whoever reports or exports them.
+// Metrics: named counters and histograms of one rank, written on the hot path, read by whoever
+// reports or exports them.
 
 #include <array>
 #include <atomic>
@@ -32,7 +33,8 @@ class Histogram {
   void observe(double value);
 
   std::span<const double> bounds() const { return bounds_; }
-  /// Observations in bucket i: (bounds[i-1], bounds[i]]; the last bucket, i == bounds().size(), is unbounded.
+  /// Observations in bucket i: (bounds[i-1], bounds[i]]; the last bucket, i == bounds().size(), is
+  /// unbounded.
   std::int64_t bucket(std::size_t i) const;
   std::int64_t count() const;
   double sum() const { return sum_.value(); }
@@ -43,10 +45,12 @@ class Histogram {
   Counter sum_;
 };
 
-/// Owns the metrics of one rank. Looking one up locks: keep the reference, which stays valid as long as the registry.
+/// Owns the metrics of one rank. Looking one up locks: keep the reference, which stays valid as
+/// long as the registry.
 class Metrics {
  public:
-  /// `name` is a Prometheus name with its labels, e.g. cartesian_exchange_bytes_total{scope="inter"}.
+  /// `name` is a Prometheus name with its labels, e.g.
+  /// cartesian_exchange_bytes_total{scope="inter"}.
   Counter& counter(std::string_view name);
   /// The bounds of the first call hold.
   Histogram& histogram(std::string_view name, std::vector<double> bounds);

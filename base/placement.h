@@ -1,6 +1,6 @@
 #pragma once
-// Placement: for each MoE layer, group (0 = A, 1 = B) and expert, the ranks that hold a replica of it.
-// Immutable, thread-safe. `layer` counts MoE layers here, 0, 1, ..., not blocks.
+// Placement: for each MoE layer, group (0 = A, 1 = B) and expert, the ranks that hold a replica of
+// it. Immutable, thread-safe. `layer` counts MoE layers here, 0, 1, ..., not blocks.
 
 #include <span>
 #include <string>
@@ -22,16 +22,18 @@ struct PlacementShape {
 
 class Placement {
  public:
-  /// replicas[(layer * groups + group) * experts + expert]: ranks, at least one, ascending, distinct.
-  /// Throws ConfigError naming layer, group and expert otherwise.
+  /// replicas[(layer * groups + group) * experts + expert]: ranks, at least one, ascending,
+  /// distinct. Throws ConfigError naming layer, group and expert otherwise.
   Placement(PlacementShape shape, std::vector<std::vector<int>> replicas);
 
-  /// Expert e on rank floor(e * R / N) of every block of R = `ranks_per_group` consecutive ranks: experts spread evenly
-  /// over each block and replicated between blocks. Throws ConfigError naming parallel.expert_ranks unless R divides the ranks.
+  /// Expert e on rank floor(e * R / N) of every block of R = `ranks_per_group` consecutive ranks:
+  /// experts spread evenly over each block and replicated between blocks. Throws ConfigError naming
+  /// parallel.expert_ranks unless R divides the ranks.
   static Placement linear(PlacementShape shape, int ranks_per_group);
   /// Every expert in every node, spread evenly over the node's ranks.
   static Placement local(PlacementShape shape, const Topology& topology);
-  /// The JSON of docs/formats.md. Throws FormatError (malformed) or ConfigError (another shape), naming the file.
+  /// The JSON of docs/formats.md. Throws FormatError (malformed) or ConfigError (another shape),
+  /// naming the file.
   static Placement load(FileSystem& files, const Path& path, PlacementShape expected);
   std::string to_json() const;
 

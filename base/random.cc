@@ -33,7 +33,8 @@ std::uint64_t random_key(std::uint64_t seed, std::string_view purpose) {
   return key;
 }
 
-std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_low, std::uint64_t counter_high) {
+std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_low,
+                                    std::uint64_t counter_high) {
   std::array<std::uint32_t, 4> c = {
       static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
       static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
@@ -72,7 +73,8 @@ std::uint64_t random_permute(std::uint64_t key, std::uint64_t index, std::uint64
   const int half_bits = (std::bit_width(size - 1) + 1) / 2;
   const std::uint64_t mask = (std::uint64_t{1} << half_bits) - 1;
   std::uint64_t value = index;
-  do {  // the network permutes [0, 4^half_bits), at most four times too wide: walk until back inside
+  do {  // the network permutes [0, 4^half_bits), at most four times too wide: walk until back
+        // inside
     std::uint64_t left = value >> half_bits;
     std::uint64_t right = value & mask;
     for (std::uint64_t round = 0; round < 4; ++round) {

@@ -1,8 +1,8 @@
 #pragma once
-// Safetensors files (https://github.com/huggingface/safetensors#format): an 8-byte little-endian header length, a JSON
-// header {name: {dtype, shape, data_offsets}, "__metadata__": {string: string}}, then the tensors' bytes.
-// Reading trusts nothing: every field of the header is checked against the file before use; FormatError names the file
-// and the tensor.
+// Safetensors files (https://github.com/huggingface/safetensors#format): an 8-byte little-endian
+// header length, a JSON header {name: {dtype, shape, data_offsets}, "__metadata__": {string:
+// string}}, then the tensors' bytes. Reading trusts nothing: every field of the header is checked
+// against the file before use; FormatError names the file and the tensor.
 
 #include <map>
 #include <memory>
@@ -32,8 +32,8 @@ class SafetensorsReader {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Throws FormatError, naming the file, if there is no such tensor.
   const SafetensorsEntry& at(std::string_view name) const;
-  /// Copies a tensor into `out` as float32. Accepts F32, BF16 and F16; throws FormatError, naming file and tensor, on
-  /// another dtype or when the number of elements is not out.size().
+  /// Copies a tensor into `out` as float32. Accepts F32, BF16 and F16; throws FormatError, naming
+  /// file and tensor, on another dtype or when the number of elements is not out.size().
   void read_float32(std::string_view name, std::span<float> out) const;
 
  private:
@@ -43,9 +43,10 @@ class SafetensorsReader {
   std::map<std::string, std::string> metadata_;
 };
 
-/// Writes tensors in the order given, aligned to 8 bytes, in one pass. Does not sync; the caller owns durability.
-/// Returns the XXH3 64-bit hash of the file's bytes.
-std::uint64_t write_safetensors(OutputFile& file, std::span<const std::pair<std::string, SafetensorsEntry>> tensors,
+/// Writes tensors in the order given, aligned to 8 bytes, in one pass. Does not sync; the caller
+/// owns durability. Returns the XXH3 64-bit hash of the file's bytes.
+std::uint64_t write_safetensors(OutputFile& file,
+                                std::span<const std::pair<std::string, SafetensorsEntry>> tensors,
                                 const std::map<std::string, std::string>& metadata);
 
 }  // namespace cartesian

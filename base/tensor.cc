@@ -44,7 +44,8 @@ std::int64_t Tensor::cols() const {
 
 Tensor Tensor::slice(std::int64_t begin, std::int64_t count) const {
   check(begin >= 0 && count >= 0 && begin + count <= rows(), "slice out of range");
-  auto* start = static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * cols()) * size_of(dtype_);
+  auto* start =
+      static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * cols()) * size_of(dtype_);
   switch (shape_.rank()) {
     case 1:
       return {start, dtype_, {count}, device_};

@@ -1,6 +1,7 @@
 #pragma once
-// Tensor: a typed, shaped view of contiguous row-major memory. It owns nothing: an Arena, a ParameterStore or a
-// std::vector does, and must outlive it. Copying a Tensor copies the view. Like a span, a const Tensor may be written to.
+// Tensor: a typed, shaped view of contiguous row-major memory. It owns nothing: an Arena, a
+// ParameterStore or a std::vector does, and must outlive it. Copying a Tensor copies the view. Like
+// a span, a const Tensor may be written to.
 
 #include <array>
 #include <cstdint>

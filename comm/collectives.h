@@ -1,6 +1,7 @@
 #pragma once
-// Collectives, written once over Transport. Sums run in rank order, so a result has the same bits on every rank and in
-// every run. All are Collective over `team`: every member calls them in the same order; others do not take part.
+// Collectives, written once over Transport. Sums run in rank order, so a result has the same bits
+// on every rank and in every run. All are Collective over `team`: every member calls them in the
+// same order; others do not take part.
 
 #include <cstdint>
 #include <functional>
@@ -20,22 +21,25 @@ struct Team {
   static Team world(const Transport& transport);
 };
 
-/// data[i] becomes the sum over the team. Small arrays: all-gather and sum; large: reduce-scatter, then all-gather,
-/// every chunk summed by one rank, so n * 2 * (R - 1) / R elements travel per rank.
-void all_reduce_sum(const Context& context, Transport& transport, const Team& team, std::span<float> data,
-                    CommPhase phase = {"all_reduce"});
-void all_reduce_sum(const Context& context, Transport& transport, const Team& team, std::span<double> data,
-                    CommPhase phase = {"all_reduce"});
+/// data[i] becomes the sum over the team. Small arrays: all-gather and sum; large: reduce-scatter,
+/// then all-gather, every chunk summed by one rank, so n * 2 * (R - 1) / R elements travel per
+/// rank.
+void all_reduce_sum(const Context& context, Transport& transport, const Team& team,
+                    std::span<float> data, CommPhase phase = {"all_reduce"});
+void all_reduce_sum(const Context& context, Transport& transport, const Team& team,
+                    std::span<double> data, CommPhase phase = {"all_reduce"});
 
 /// result[i] is what rank i contributed; sizes may differ. Over the whole world.
-std::vector<std::string> all_gather(Transport& transport, std::string_view mine, CommPhase phase = {"all_gather"});
+std::vector<std::string> all_gather(Transport& transport, std::string_view mine,
+                                    CommPhase phase = {"all_gather"});
 
 /// Nobody returns before everybody has called.
 void barrier(Transport& transport, CommPhase phase = {"barrier"});
 
-/// Runs `work` on every rank; if it throws on any, throws on every rank an error of the same kind (ConfigError,
-/// FormatError, FileError, else Error) whose text is the failed rank's, prefixed by "rank R: " unless all ranks failed
-/// with the same text. The way to do what may fail on one rank only (reading files, checking settings) without a hang.
+/// Runs `work` on every rank; if it throws on any, throws on every rank an error of the same kind
+/// (ConfigError, FormatError, FileError, else Error) whose text is the failed rank's, prefixed by
+/// "rank R: " unless all ranks failed with the same text. The way to do what may fail on one rank
+/// only (reading files, checking settings) without a hang.
 void agree(Transport& transport, CommPhase phase, const std::function<void()>& work);
 
 }  // namespace cartesian

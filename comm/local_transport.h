@@ -1,5 +1,6 @@
 #pragma once
-// Ranks as threads of one process: for tests, and for a job of one rank. Messages are copied once, sender to receiver.
+// Ranks as threads of one process: for tests, and for a job of one rank. Messages are copied once,
+// sender to receiver.
 
 #include <functional>
 #include <memory>
@@ -10,10 +11,13 @@
 namespace cartesian {
 
 /// `size` transports that share a mailbox; give one to each thread.
-std::vector<std::unique_ptr<Transport>> make_local_transports(int size, const TransportOptions& options = {});
+std::vector<std::unique_ptr<Transport>> make_local_transports(int size,
+                                                              const TransportOptions& options = {});
 
-/// Runs `body(transport)` on `size` threads and joins them. If a body throws, its cause is told to the others by
-/// abort(); the first exception thrown (not one that abort() caused) is rethrown here.
-void run_local_ranks(int size, const std::function<void(Transport&)>& body, const TransportOptions& options = {});
+/// Runs `body(transport)` on `size` threads and joins them. If a body throws, its cause is told to
+/// the others by abort(); the first exception thrown (not one that abort() caused) is rethrown
+/// here.
+void run_local_ranks(int size, const std::function<void(Transport&)>& body,
+                     const TransportOptions& options = {});
 
 }  // namespace cartesian

@@ -1,11 +1,13 @@
 #pragma once
-// Transport: grouped point-to-point messages between the ranks of a job. A group is posted whole and completes whole;
-// nothing blocks but wait(), and every wait has a deadline. Progress does not need the thread that posted: a backend
-// moves bytes on its own while the caller computes. Collectives are written once over this (comm/collectives.h).
+// Transport: grouped point-to-point messages between the ranks of a job. A group is posted whole
+// and completes whole; nothing blocks but wait(), and every wait has a deadline. Progress does not
+// need the thread that posted: a backend moves bytes on its own while the caller computes.
+// Collectives are written once over this (comm/collectives.h).
 //
-// Matching: between a pair of ranks the i-th send meets the i-th receive, in the order posted. Every rank therefore
-// posts its groups in the same global order. Sizes must agree; a mismatch is a bug and is reported as a CommError.
-// Thread-safety: one thread posts and waits; abort() may come from any thread.
+// Matching: between a pair of ranks the i-th send meets the i-th receive, in the order posted.
+// Every rank therefore posts its groups in the same global order. Sizes must agree; a mismatch is a
+// bug and is reported as a CommError. Thread-safety: one thread posts and waits; abort() may come
+// from any thread.
 
 #include <chrono>
 #include <cstddef>
@@ -36,21 +38,23 @@ struct RecvOp {
   std::span<std::byte> bytes;
 };
 
-/// Sends and receives that complete together. Empty messages are dropped on both sides. Messages to oneself are allowed.
-/// The memory must stay valid and untouched (sends) or unread (receives) until wait() returns.
+/// Sends and receives that complete together. Empty messages are dropped on both sides. Messages to
+/// oneself are allowed. The memory must stay valid and untouched (sends) or unread (receives) until
+/// wait() returns.
 struct MessageGroup {
   CommPhase phase;
   std::vector<SendOp> sends;
   std::vector<RecvOp> recvs;
 };
 
-/// A posted group. Destroying it without wait() abandons the group; do so only when the job is ending.
+/// A posted group. Destroying it without wait() abandons the group; do so only when the job is
+/// ending.
 class Request {
  public:
   virtual ~Request() = default;
   virtual bool done() = 0;
-  /// Returns when every message is done. Throws CommError, naming rank, peer, phase and layer, at the deadline, when
-  /// a peer has failed (with its cause), or when a size does not match.
+  /// Returns when every message is done. Throws CommError, naming rank, peer, phase and layer, at
+  /// the deadline, when a peer has failed (with its cause), or when a size does not match.
   virtual void wait() = 0;
 };
 
@@ -71,10 +75,11 @@ class Transport {
   virtual std::unique_ptr<Request> post(MessageGroup group) = 0;
   void exchange(MessageGroup group) { post(std::move(group))->wait(); }
 
-  /// Tells every other rank that this one has failed, so that their waits end with `cause`. Best effort, bounded in
-  /// time, never throws. Afterwards only destruction is allowed.
+  /// Tells every other rank that this one has failed, so that their waits end with `cause`. Best
+  /// effort, bounded in time, never throws. Afterwards only destruction is allowed.
   virtual void abort(std::string_view cause) noexcept = 0;
-  /// Collective: ends the job's use of the transport in good order. Without it, destruction assumes a failure.
+  /// Collective: ends the job's use of the transport in good order. Without it, destruction assumes
+  /// a failure.
   virtual void finish() = 0;
   /// Shortens the deadline of waits that are in progress and still to come (a stop was asked for).
   virtual void set_timeout(Seconds timeout) = 0;

@@ -17,8 +17,9 @@ struct AdamWOptions {
   float gradient_scale = 1;  ///< multiplies the gradient first (clipping)
 };
 
-/// One update of `weight` and its moments in place. All [n] float32. Same bits whatever context.threads is.
-void adamw_update(const Context& context, const AdamWOptions& options, const Tensor& gradient, const Tensor& weight,
-                  const Tensor& first_moment, const Tensor& second_moment);
+/// One update of `weight` and its moments in place. All [n] float32. Same bits whatever
+/// context.threads is.
+void adamw_update(const Context& context, const AdamWOptions& options, const Tensor& gradient,
+                  const Tensor& weight, const Tensor& first_moment, const Tensor& second_moment);
 
 }  // namespace cartesian

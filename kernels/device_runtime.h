@@ -1,6 +1,6 @@
 #pragma once
-// The device seam: whether this build and machine have a CUDA device, its memory, copies and stream. Compiled from
-// cuda_runtime.cu, or from no_cuda.cc where there is no nvcc.
+// The device seam: whether this build and machine have a CUDA device, its memory, copies and
+// stream. Compiled from cuda_runtime.cu, or from no_cuda.cc where there is no nvcc.
 
 #include <memory>
 #include <string>
@@ -10,7 +10,8 @@
 
 namespace cartesian {
 
-/// Empty if a CUDA device can be used; else one sentence saying why not ("built without CUDA", "no CUDA driver: ...").
+/// Empty if a CUDA device can be used; else one sentence saying why not ("built without CUDA", "no
+/// CUDA driver: ...").
 std::string cuda_unavailable_reason();
 
 /// Throws ConfigError where cuda_unavailable_reason() is not empty; so do the rest.

@@ -11,7 +11,8 @@ void convert(const Context& context, const Tensor& in, const Tensor& out);
 void add_in_place(const Context& context, const Tensor& addend, const Tensor& accumulator);
 /// out = a + b. Same shape and dtype.
 void add(const Context& context, const Tensor& a, const Tensor& b, const Tensor& out);
-/// The sum of squares of a float32 tensor, summed in float64 by fixed blocks: same bits whatever context.threads is.
+/// The sum of squares of a float32 tensor, summed in float64 by fixed blocks: same bits whatever
+/// context.threads is.
 double sum_of_squares(const Context& context, const Tensor& values);
 
 }  // namespace cartesian

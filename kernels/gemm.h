@@ -1,7 +1,8 @@
 #pragma once
-// Matrix products through oneDNN. Weights have PyTorch's layout [out, in]; activations are [rows, features]. float32 or
-// bfloat16 in, float32 accumulation. Primitives are cached by their sizes, so callers pad row counts (see
-// comm/exchange.h) to keep sizes few. Thread-safe; uses context.threads threads. Zero rows is allowed everywhere.
+// Matrix products through oneDNN. Weights have PyTorch's layout [out, in]; activations are [rows,
+// features]. float32 or bfloat16 in, float32 accumulation. Primitives are cached by their sizes, so
+// callers pad row counts (see comm/exchange.h) to keep sizes few. Thread-safe; uses context.threads
+// threads. Zero rows is allowed everywhere.
 
 #include <cstdint>
 #include <memory>
@@ -10,8 +11,8 @@
 
 namespace cartesian {
 
-/// One weight matrix, converted to the compute dtype and laid out as oneDNN wants it, for both of its products.
-/// Made once per optimizer step, used by every micro-batch of it. Movable.
+/// One weight matrix, converted to the compute dtype and laid out as oneDNN wants it, for both of
+/// its products. Made once per optimizer step, used by every micro-batch of it. Movable.
 class PackedWeight {
  public:
   PackedWeight();
@@ -19,8 +20,8 @@ class PackedWeight {
   PackedWeight(PackedWeight&&) noexcept;
   PackedWeight& operator=(PackedWeight&&) noexcept;
 
-  /// Packs `weight` [out, in] float32 for products in `dtype`, reusing this object's memory when sizes have not changed.
-  /// `for_backward` false leaves out what linear_backward_input() needs.
+  /// Packs `weight` [out, in] float32 for products in `dtype`, reusing this object's memory when
+  /// sizes have not changed. `for_backward` false leaves out what linear_backward_input() needs.
   void pack(const Context& context, const Tensor& weight, DType dtype, bool for_backward = true);
 
   std::int64_t out_features() const;
@@ -36,10 +37,13 @@ class PackedWeight {
 };
 
 /// y = x W^T. x [rows, in] and y [rows, out] in the weight's dtype; y may also be float32.
-void linear_forward(const Context& context, const Tensor& x, const PackedWeight& weight, const Tensor& y);
+void linear_forward(const Context& context, const Tensor& x, const PackedWeight& weight,
+                    const Tensor& y);
 /// dx = dy W. dy [rows, out] and dx [rows, in] in the weight's dtype; dx may also be float32.
-void linear_backward_input(const Context& context, const Tensor& dy, const PackedWeight& weight, const Tensor& dx);
+void linear_backward_input(const Context& context, const Tensor& dy, const PackedWeight& weight,
+                           const Tensor& dx);
 /// dw += dy^T x. dy [rows, out] and x [rows, in] of one dtype, dw [out, in] float32.
-void linear_backward_weight(const Context& context, const Tensor& dy, const Tensor& x, const Tensor& dw);
+void linear_backward_weight(const Context& context, const Tensor& dy, const Tensor& x,
+                            const Tensor& dw);
 
 }  // namespace cartesian
