@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <sstream>
-#define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
 #include "base/error.h"
