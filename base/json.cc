@@ -30,6 +30,11 @@ std::string position(std::string_view text, std::size_t byte) {
 }  // namespace
 
 json parse_json(std::string_view text, const std::string& source) {
+  // The parser takes a NUL for the end, whatever follows it; JSON has no place for one.
+  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    throw FormatError(
+        fmt::format("{}: not valid JSON at {}: a NUL byte", source, position(text, nul + 1)));
+  }
   std::vector<std::set<std::string>> keys;  // of every object that is open
   const auto watch = [&](int depth, json::parse_event_t event, json& value) {
     if (depth > kMaxDepth) {

@@ -32,8 +32,8 @@ void TrafficCounter::set_topology(const Topology& topology) {
   scope_of_peer_.clear();
   for (int peer = 0; peer < topology.ranks(); ++peer) {
     const char* scope = topology.node(peer) == topology.node(rank_) ? "intra" : "inter";
-    scope_of_peer_.push_back(
-        {&scoped_counter(*metrics_, "messages", scope), scoped_counter(*metrics_, "bytes", scope)});
+    scope_of_peer_.push_back({&scoped_counter(*metrics_, "messages", scope),
+                              &scoped_counter(*metrics_, "bytes", scope)});
   }
 }
 

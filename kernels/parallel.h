@@ -2,6 +2,8 @@
 // The one way in which an op is split over threads. Blocks are fixed by the caller's sizes, never
 // by the number of threads, so that a block's arithmetic (and its scalar tail) is always the same.
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -24,6 +26,23 @@ void parallel_blocks(const Context& context, std::int64_t count, std::int64_t bl
 #pragma omp parallel for num_threads(context.threads) schedule(static)
   for (std::int64_t b = 0; b < blocks; ++b) {
     body(b * block, std::min(count, (b + 1) * block));
+  }
+}
+
+/// Calls body(task, thread) for every task of [0, count), each thread taking the next one when it
+/// is free: for tasks of unequal cost whose results do not overlap. thread < context.threads.
+/// `body` must not throw.
+template <class Body>
+void parallel_tasks(const Context& context, std::int64_t count, const Body& body) {
+  if (context.threads <= 1 || count <= 1) {
+    for (std::int64_t task = 0; task < count; ++task) {
+      body(task, 0);
+    }
+    return;
+  }
+#pragma omp parallel for num_threads(context.threads) schedule(dynamic)
+  for (std::int64_t task = 0; task < count; ++task) {
+    body(task, omp_get_thread_num());
   }
 }
 

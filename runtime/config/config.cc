@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <sstream>
-#define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
 #include "base/error.h"
@@ -90,7 +89,7 @@ void assign(std::vector<ConfigField>& fields, const std::string& where, const st
   if (field == fields.end()) {
     std::vector<std::string> keys;
     std::ranges::transform(fields, std::back_inserter(keys), &ConfigField::key);
-    throw ConfigError(fmt::format("{}: unknown key; did you mean {}?", place, nearest(key, keys)));
+    throw ConfigError(fmt::format("{}: unknown key{}", place, did_you_mean(key, keys)));
   }
   std::visit(Assign{*field, node, place}, field->target);
 }
