@@ -66,25 +66,18 @@ using PlanPtr = std::shared_ptr<const Plan>;
 /// The least recently used plan goes first. Plans still in use outlive their eviction.
 class PlanCache {
  public:
-  /// `make` runs without the lock: two threads may make the same plan, one of which is kept.
+  /// Plans are made one at a time, while threads that find theirs go on. `make` may itself get().
   template <class Make>
   PlanPtr get(const Key& key, Make make) {
     if (PlanPtr found = find(key)) {
       return found;
     }
+    const std::lock_guard making(making_);
+    if (PlanPtr found = find(key)) {
+      return found;
+    }
     auto made = std::make_shared<const Plan>(make());
-    const std::lock_guard lock(mutex_);
-    const auto [it, inserted] = index_.try_emplace(key);
-    if (!inserted) {
-      return it->second->second;
-    }
-    entries_.emplace_front(key, made);
-    it->second = entries_.begin();
-    ++made_;
-    if (std::ssize(entries_) > kMaxPrimitives) {
-      index_.erase(entries_.back().first);
-      entries_.pop_back();
-    }
+    insert(key, made);
     return made;
   }
 
@@ -106,6 +99,18 @@ class PlanCache {
     return it->second->second;
   }
 
+  void insert(const Key& key, PlanPtr plan) {
+    const std::lock_guard lock(mutex_);
+    entries_.emplace_front(key, std::move(plan));
+    index_.emplace(key, entries_.begin());
+    ++made_;
+    if (std::ssize(entries_) > kMaxPrimitives) {
+      index_.erase(entries_.back().first);
+      entries_.pop_back();
+    }
+  }
+
+  std::recursive_mutex making_;
   std::mutex mutex_;
   Entries entries_;                         // guarded by mutex_; most recently used first
   std::map<Key, Entries::iterator> index_;  // guarded by mutex_
