@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -84,17 +85,16 @@ int run_job(const std::function<int(Job&)>& body) {
 }
 
 Topology find_topology(Transport& transport, std::span<const std::int64_t> node_sizes) {
-  const Topology topology = [&] {
-    if (!node_sizes.empty()) {
-      std::vector<int> sizes;
-      std::ranges::transform(node_sizes, std::back_inserter(sizes),
-                             [](std::int64_t size) { return static_cast<int>(std::min<std::int64_t>(size, 1 << 30)); });
-      return Topology::from_node_sizes(sizes, transport.size());
-    }
-    return Topology::from_host_names(all_gather(transport, transport.host(), {"bootstrap"}));
-  }();
-  transport.set_topology(topology);
-  return topology;
+  const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"bootstrap"});
+  std::optional<Topology> topology;
+  agree(transport, {"bootstrap"}, [&] {
+    std::vector<int> sizes;
+    std::ranges::transform(node_sizes, std::back_inserter(sizes),
+                           [](std::int64_t size) { return static_cast<int>(std::min<std::int64_t>(size, 1 << 20)); });
+    topology = sizes.empty() ? Topology::from_host_names(hosts) : Topology::from_node_sizes(sizes, transport.size());
+  });
+  transport.set_topology(*topology);
+  return *topology;
 }
 
 int threads_per_rank(std::int64_t configured, const Topology& topology, int rank) {
