@@ -29,7 +29,8 @@ std::string text_of(const Json& value, const std::string& what, const std::strin
 /// The step in a checkpoint's directory name, or nothing.
 std::optional<std::int64_t> step_of(const std::string& name) {
   const std::string digits = name.starts_with(kStepPrefix) ? name.substr(kStepPrefix.size()) : "";
-  if (digits.empty() || digits.size() > 15 || digits.find_first_not_of("0123456789") != std::string::npos) {
+  if (digits.empty() || digits.size() > 15 ||
+      digits.find_first_not_of("0123456789") != std::string::npos) {
     return std::nullopt;
   }
   return std::stoll(digits);
@@ -38,14 +39,21 @@ std::optional<std::int64_t> step_of(const std::string& name) {
 }  // namespace
 
 std::string to_json(const TrainerState& state) {
-  return Json{{"version", 1}, {"step", state.step}, {"sequences", state.sequences}, {"seed", state.seed}}.dump(2) + "\n";
+  return Json{{"version", 1},
+              {"step", state.step},
+              {"sequences", state.sequences},
+              {"seed", state.seed}}
+             .dump(2) +
+         "\n";
 }
 
 TrainerState parse_trainer_state(const std::string& text, const std::string& path) {
   const Json json = parse_json(text, path);
   check_json_keys(json, {"version", "step", "sequences", "seed"}, path);
   json_integer(json_at(json, "version", path), 1, 1, "version", path);
-  const auto number = [&](const char* key) { return json_integer(json_at(json, key, path), 0, kLargest, key, path); };
+  const auto number = [&](const char* key) {
+    return json_integer(json_at(json, key, path), 0, kLargest, key, path);
+  };
   return {.step = number("step"), .sequences = number("sequences"), .seed = number("seed")};
 }
 
@@ -63,10 +71,11 @@ std::string to_json(const std::vector<ShardRecord>& records) {
 std::vector<ShardRecord> parse_shard_records(const std::string& text, const std::string& source) {
   std::vector<ShardRecord> records;
   for (const Json& json : parse_json(text, source)) {
-    records.push_back({.file = text_of(json_at(json, "file", source), "file", source),
-                       .hash = std::stoull(text_of(json_at(json, "hash", source), "hash", source), nullptr, 16),
-                       .bytes = json_integer(json_at(json, "bytes", source), 0, kLargest, "bytes", source),
-                       .tensors = json_at(json, "tensors", source).get<std::vector<std::string>>()});
+    records.push_back(
+        {.file = text_of(json_at(json, "file", source), "file", source),
+         .hash = std::stoull(text_of(json_at(json, "hash", source), "hash", source), nullptr, 16),
+         .bytes = json_integer(json_at(json, "bytes", source), 0, kLargest, "bytes", source),
+         .tensors = json_at(json, "tensors", source).get<std::vector<std::string>>()});
   }
   return records;
 }
@@ -93,7 +102,8 @@ std::map<std::string, std::string> parse_index(const std::string& text, const st
   for (const auto& [tensor, value] : map.items()) {
     const std::string file = text_of(value, fmt::format("weight_map[{}]", quote(tensor)), path);
     if (file.empty() || file.find('/') != std::string::npos || file.starts_with('.')) {
-      throw FormatError(fmt::format("{}: weight_map names a file outside the directory: {}", path, quote(file)));
+      throw FormatError(
+          fmt::format("{}: weight_map names a file outside the directory: {}", path, quote(file)));
     }
     files.emplace(tensor, file);
   }

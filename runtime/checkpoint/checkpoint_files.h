@@ -1,6 +1,7 @@
 #pragma once
-// Names and small files of a checkpoint directory; docs/formats.md describes the whole. A directory is complete, and only
-// then has its final name step-NNNNNNNN, when checksums.json lists every other file in it.
+// Names and small files of a checkpoint directory; docs/formats.md describes the whole. A directory
+// is complete, and only then has its final name step-NNNNNNNN, when checksums.json lists every
+// other file in it.
 
 #include <cstdint>
 #include <map>
@@ -41,7 +42,8 @@ std::vector<ShardRecord> parse_shard_records(const std::string& text, const std:
 
 /// The text of Hugging Face's index: which tensor is in which file.
 std::string index_json(const std::vector<ShardRecord>& shards);
-/// tensor -> file. Throws FormatError naming `path`; a file name that leaves the directory is refused.
+/// tensor -> file. Throws FormatError naming `path`; a file name that leaves the directory is
+/// refused.
 std::map<std::string, std::string> parse_index(const std::string& text, const std::string& path);
 
 /// "step-00000120".

@@ -15,15 +15,18 @@ namespace cartesian {
 namespace {
 
 std::span<float> range_of(std::span<float> array, const NamedTensor& tensor) {
-  return array.subspan(static_cast<std::size_t>(tensor.offset), static_cast<std::size_t>(tensor.shape.numel()));
+  return array.subspan(static_cast<std::size_t>(tensor.offset),
+                       static_cast<std::size_t>(tensor.shape.numel()));
 }
 
 }  // namespace
 
-CheckpointReader::CheckpointReader(FileSystem& files, Path directory) : files_(files), directory_(std::move(directory)) {
+CheckpointReader::CheckpointReader(FileSystem& files, Path directory)
+    : files_(files), directory_(std::move(directory)) {
   const Path config = directory_ / kConfigFile;
   if (!files_.exists(config)) {
-    throw FileError(fmt::format("{}: not a checkpoint: there is no {} in it", directory_.string(), kConfigFile));
+    throw FileError(fmt::format("{}: not a checkpoint: there is no {} in it", directory_.string(),
+                                kConfigFile));
   }
   model_ = parse_config_json(files_.read(config), config.string());
   weights_ = read_index(kIndexFile, "model.safetensors");
@@ -34,14 +37,15 @@ CheckpointReader::CheckpointReader(FileSystem& files, Path directory) : files_(f
   }
 }
 
-CheckpointReader::Index CheckpointReader::read_index(const char* index_file, const char* single_file) {
+CheckpointReader::Index CheckpointReader::read_index(const char* index_file,
+                                                     const char* single_file) {
   const Path index = directory_ / index_file;
   if (files_.exists(index)) {
     return parse_index(files_.read(index), index.string());
   }
   if (!files_.exists(directory_ / single_file)) {
-    throw FileError(fmt::format("{}: not a checkpoint: there is neither {} nor {} in it", directory_.string(), index_file,
-                                single_file));
+    throw FileError(fmt::format("{}: not a checkpoint: there is neither {} nor {} in it",
+                                directory_.string(), index_file, single_file));
   }
   const auto reader = std::make_unique<SafetensorsReader>(files_, directory_ / single_file);
   Index names;
@@ -65,12 +69,14 @@ void CheckpointReader::verify() const {
     const Path file = directory_ / Path(name).filename();
     const auto contents = files_.map(file);
     if (!hash.is_string() || hash.get<std::string>() != hash_hex(hash_bytes(contents->bytes()))) {
-      throw FormatError(fmt::format("{}: damaged: its checksum is not the one in {}", file.string(), kChecksumsFile));
+      throw FormatError(fmt::format("{}: damaged: its checksum is not the one in {}", file.string(),
+                                    kChecksumsFile));
     }
   }
 }
 
-void CheckpointReader::read_tensor(const Index& index, const std::string& name, const Shape& shape, std::span<float> out) {
+void CheckpointReader::read_tensor(const Index& index, const std::string& name, const Shape& shape,
+                                   std::span<float> out) {
   const auto found = index.find(name);
   if (found == index.end()) {
     throw FormatError(fmt::format("{}: tensor '{}' is missing", directory_.string(), name));
@@ -85,8 +91,9 @@ void CheckpointReader::read_tensor(const Index& index, const std::string& name, 
     same = entry.shape[static_cast<std::size_t>(i)] == shape[i];
   }
   if (!same) {
-    throw FormatError(fmt::format("{}: tensor '{}' has shape [{}] where the model has {}", reader->path().string(), name,
-                                  fmt::join(entry.shape, ", "), shape.to_string()));
+    throw FormatError(fmt::format("{}: tensor '{}' has shape [{}] where the model has {}",
+                                  reader->path().string(), name, fmt::join(entry.shape, ", "),
+                                  shape.to_string()));
   }
   reader->read_float32(name, out);
 }
@@ -99,16 +106,20 @@ void CheckpointReader::read_weights(ParameterStore& parameters) {
 
 void CheckpointReader::read_moments(ParameterStore& parameters) {
   for (const NamedTensor& tensor : parameters.tensors()) {
-    read_tensor(moments_, "exp_avg." + tensor.name, tensor.shape, range_of(parameters.first_moments(), tensor));
-    read_tensor(moments_, "exp_avg_sq." + tensor.name, tensor.shape, range_of(parameters.second_moments(), tensor));
+    read_tensor(moments_, "exp_avg." + tensor.name, tensor.shape,
+                range_of(parameters.first_moments(), tensor));
+    read_tensor(moments_, "exp_avg_sq." + tensor.name, tensor.shape,
+                range_of(parameters.second_moments(), tensor));
   }
 }
 
-void check_same_model(const ModelConfig& checkpoint, const ModelConfig& configured, const std::string& directory) {
-  const auto compare = [&](auto ModelConfig::* member, const char* key) {
+void check_same_model(const ModelConfig& checkpoint, const ModelConfig& configured,
+                      const std::string& directory) {
+  const auto compare = [&](auto ModelConfig::*member, const char* key) {
     if (checkpoint.*member != configured.*member) {
-      throw ConfigError(fmt::format("{}: the checkpoint is of another model: {} = {} there, {} in the configuration",
-                                    directory, key, checkpoint.*member, configured.*member));
+      throw ConfigError(fmt::format(
+          "{}: the checkpoint is of another model: {} = {} there, {} in the configuration",
+          directory, key, checkpoint.*member, configured.*member));
     }
   };
   compare(&ModelConfig::vocab_size, "vocab_size");

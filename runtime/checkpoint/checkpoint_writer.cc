@@ -30,7 +30,8 @@ struct CheckpointWriter::Snapshot {
 struct CheckpointWriter::WriteJob {
   CheckpointInfo info;
   Snapshot snapshot;
-  std::vector<ShardRecord> records;  ///< model file, optimizer file; empty if this rank has no tensors
+  std::vector<ShardRecord>
+      records;  ///< model file, optimizer file; empty if this rank has no tensors
   std::exception_ptr failure;
   std::atomic<bool> done = false;
   std::thread thread;
@@ -48,8 +49,10 @@ std::vector<std::int64_t> dims_of(const Shape& shape) {
   return dims;
 }
 
-/// The tensors that `rank` writes: an expert's first replica writes it; the dense part is dealt out by size.
-std::vector<const NamedTensor*> tensors_of_rank(const ParameterStore& parameters, int rank, int ranks) {
+/// The tensors that `rank` writes: an expert's first replica writes it; the dense part is dealt out
+/// by size.
+std::vector<const NamedTensor*> tensors_of_rank(const ParameterStore& parameters, int rank,
+                                                int ranks) {
   std::vector<const NamedTensor*> mine;
   std::vector<std::int64_t> load(static_cast<std::size_t>(ranks), 0);
   auto expert = parameters.experts().begin();
@@ -73,7 +76,8 @@ std::vector<const NamedTensor*> tensors_of_rank(const ParameterStore& parameters
 }
 
 void copy_range(std::span<const float> from, const NamedTensor& tensor, std::vector<float>& to) {
-  const auto range = from.subspan(static_cast<std::size_t>(tensor.offset), static_cast<std::size_t>(tensor.shape.numel()));
+  const auto range = from.subspan(static_cast<std::size_t>(tensor.offset),
+                                  static_cast<std::size_t>(tensor.shape.numel()));
   to.insert(to.end(), range.begin(), range.end());
 }
 
@@ -93,7 +97,8 @@ ShardRecord write_shard(FileSystem& files, const Path& directory, const std::str
 }
 
 /// A small file, and its line in checksums.json.
-void write_text(FileSystem& files, const Path& path, const std::string& text, nlohmann::json& checksums) {
+void write_text(FileSystem& files, const Path& path, const std::string& text,
+                nlohmann::json& checksums) {
   const auto file = files.create(path);
   file->append(text);
   file->sync();
@@ -103,8 +108,12 @@ void write_text(FileSystem& files, const Path& path, const std::string& text, nl
 
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(FileSystem& files, Transport& transport, Path directory, std::int64_t keep_last)
-    : files_(files), transport_(transport), directory_(std::move(directory)), keep_last_(keep_last) {}
+CheckpointWriter::CheckpointWriter(FileSystem& files, Transport& transport, Path directory,
+                                   std::int64_t keep_last)
+    : files_(files),
+      transport_(transport),
+      directory_(std::move(directory)),
+      keep_last_(keep_last) {}
 
 CheckpointWriter::~CheckpointWriter() {
   if (job_ && (*job_)->thread.joinable()) {
@@ -121,7 +130,8 @@ void CheckpointWriter::begin(ParameterStore& parameters, CheckpointInfo info) {
   auto job = std::make_unique<WriteJob>();
   job->info = std::move(info);
   Snapshot& snapshot = job->snapshot;
-  for (const NamedTensor* tensor : tensors_of_rank(parameters, transport_.rank(), transport_.size())) {
+  for (const NamedTensor* tensor :
+       tensors_of_rank(parameters, transport_.rank(), transport_.size())) {
     snapshot.entries.push_back({tensor->name, dims_of(tensor->shape), snapshot.weights.size(),
                                 static_cast<std::size_t>(tensor->shape.numel())});
     copy_range(parameters.weights(), *tensor, snapshot.weights);
@@ -153,9 +163,11 @@ void CheckpointWriter::write_shards(WriteJob& job) {
   if (snapshot.entries.empty()) {
     return;
   }
-  const auto entry = [](const Snapshot::Entry& from, const std::vector<float>& values, const std::string& prefix) {
+  const auto entry = [](const Snapshot::Entry& from, const std::vector<float>& values,
+                        const std::string& prefix) {
     const std::span<const float> range = std::span(values).subspan(from.begin, from.size);
-    return Entry{prefix + from.name, {.dtype = "F32", .shape = from.shape, .bytes = std::as_bytes(range)}};
+    return Entry{prefix + from.name,
+                 {.dtype = "F32", .shape = from.shape, .bytes = std::as_bytes(range)}};
   };
   std::vector<Entry> weights;
   std::vector<Entry> moments;
@@ -165,7 +177,8 @@ void CheckpointWriter::write_shards(WriteJob& job) {
     moments.push_back(entry(from, snapshot.second_moments, "exp_avg_sq."));
   }
   const Path directory = temporary_path(job.info.state.step);
-  const std::string part = fmt::format("{:05}-of-{:05}.safetensors", transport_.rank() + 1, transport_.size());
+  const std::string part =
+      fmt::format("{:05}-of-{:05}.safetensors", transport_.rank() + 1, transport_.size());
   job.records.push_back(write_shard(files_, directory, "model-" + part, weights));
   job.records.push_back(write_shard(files_, directory, "optimizer-" + part, moments));
 }
@@ -192,7 +205,8 @@ Path CheckpointWriter::commit() {
   return directory_ / checkpoint_name(job->info.state.step);
 }
 
-void CheckpointWriter::finish_directory(const WriteJob& job, const std::vector<std::vector<ShardRecord>>& shards) {
+void CheckpointWriter::finish_directory(const WriteJob& job,
+                                        const std::vector<std::vector<ShardRecord>>& shards) {
   const Path temporary = temporary_path(job.info.state.step);
   std::vector<ShardRecord> model;
   std::vector<ShardRecord> optimizer;
@@ -215,7 +229,8 @@ void CheckpointWriter::finish_directory(const WriteJob& job, const std::vector<s
   }
   nlohmann::json unlisted;
   write_text(files_, temporary / kChecksumsFile,
-             nlohmann::json{{"algorithm", "xxh3-64"}, {"files", checksums}}.dump(2) + "\n", unlisted);
+             nlohmann::json{{"algorithm", "xxh3-64"}, {"files", checksums}}.dump(2) + "\n",
+             unlisted);
   files_.sync_directory(temporary);
   const Path complete = directory_ / checkpoint_name(job.info.state.step);
   files_.remove_all(complete);

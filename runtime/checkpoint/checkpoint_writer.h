@@ -1,7 +1,8 @@
 #pragma once
-// CheckpointWriter: writes checkpoints while training goes on. begin() copies this rank's share of weights and moments and
-// returns; a thread writes and syncs them under a temporary name; commit() makes the checkpoint complete by one rename
-// when every rank's share is on disk. Killed at any moment, a run keeps its last complete checkpoint.
+// CheckpointWriter: writes checkpoints while training goes on. begin() copies this rank's share of
+// weights and moments and returns; a thread writes and syncs them under a temporary name; commit()
+// makes the checkpoint complete by one rename when every rank's share is on disk. Killed at any
+// moment, a run keeps its last complete checkpoint.
 
 #include <exception>
 #include <optional>
@@ -26,7 +27,8 @@ struct CheckpointInfo {
 
 class CheckpointWriter {
  public:
-  /// `directory` holds the checkpoints; `keep_last` complete ones are kept. Arguments must outlive the writer.
+  /// `directory` holds the checkpoints; `keep_last` complete ones are kept. Arguments must outlive
+  /// the writer.
   CheckpointWriter(FileSystem& files, Transport& transport, Path directory, std::int64_t keep_last);
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
@@ -35,10 +37,12 @@ class CheckpointWriter {
   /// Starts writing. REQUIRES: no checkpoint in progress. Collective.
   void begin(ParameterStore& parameters, CheckpointInfo info);
   bool in_progress() const { return job_.has_value(); }
-  /// Whether this rank's share is written (or has failed): when it is so on every rank, commit() will not wait.
+  /// Whether this rank's share is written (or has failed): when it is so on every rank, commit()
+  /// will not wait.
   bool written() const;
-  /// Waits for this rank's share, then completes the checkpoint and returns its path. Throws on every rank alike if any
-  /// rank could not write, naming rank, file and reason; earlier checkpoints are untouched. Collective.
+  /// Waits for this rank's share, then completes the checkpoint and returns its path. Throws on
+  /// every rank alike if any rank could not write, naming rank, file and reason; earlier
+  /// checkpoints are untouched. Collective.
   Path commit();
 
  private:

@@ -18,7 +18,8 @@ void reduce(ModelRank& rank, EvaluationResult& result) {
   for (const RouterLoad& load : result.loads) {
     sums.insert(sums.end(), load.counts.begin(), load.counts.end());
   }
-  all_reduce_sum(rank.context().op, rank.transport(), Team::world(rank.transport()), std::span(sums), {"evaluation"});
+  all_reduce_sum(rank.context().op, rank.transport(), Team::world(rank.transport()),
+                 std::span(sums), {"evaluation"});
   result.loss = sums.front();
   auto at = sums.begin() + 1;
   for (RouterLoad& load : result.loads) {
@@ -39,14 +40,16 @@ EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int
   const std::int64_t length = windows.length();
   count = std::min(count, windows.count());
   const int ranks = rank.transport().size();
-  // Every rank runs the same number of forwards, the last perhaps without tokens: its experts may still be needed.
+  // Every rank runs the same number of forwards, the last perhaps without tokens: its experts may
+  // still be needed.
   const std::int64_t per_forward = std::max<std::int64_t>(1, kTokensPerForward / length) * ranks;
   EvaluationResult result;
   rank.model().clear_loads();
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> targets;
   for (std::int64_t begin = 0; begin < count; begin += per_forward) {
-    const auto share = sequences_of_rank(std::min(per_forward, count - begin), rank.transport().rank(), ranks);
+    const auto share =
+        sequences_of_rank(std::min(per_forward, count - begin), rank.transport().rank(), ranks);
     ids.resize(static_cast<std::size_t>(share.count * length));
     targets.resize(ids.size());
     for (std::int64_t i = 0; i < share.count; ++i) {

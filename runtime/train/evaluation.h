@@ -16,10 +16,12 @@ struct EvaluationResult {
   double perplexity() const;
 };
 
-/// Which windows of held-out data are evaluated: `count` of `total`, spread evenly; all if there are no more.
+/// Which windows of held-out data are evaluated: `count` of `total`, spread evenly; all if there
+/// are no more.
 std::int64_t evaluated_window(std::int64_t index, std::int64_t count, std::int64_t total);
 
-/// Evaluates `count` windows (at most all of them). The result is the same on every rank. Collective.
+/// Evaluates `count` windows (at most all of them). The result is the same on every rank.
+/// Collective.
 EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int64_t count);
 
 }  // namespace cartesian

@@ -1,5 +1,6 @@
 #pragma once
-// How evenly the experts are used, in the field's terms (docs/architecture.md): balancedness = mean / max load.
+// How evenly the experts are used, in the field's terms (docs/architecture.md): balancedness = mean
+// / max load.
 
 #include <cstdint>
 #include <span>

@@ -30,8 +30,8 @@ std::string format_count(double value) {
   return value >= 1e3 ? fmt::format("{:.1f}k", value / 1e3) : fmt::format("{:.0f}", value);
 }
 
-Progress::Progress(const RunConfig& config, const Clock& clock, std::int64_t first_step, std::int64_t steps,
-                   bool enabled)
+Progress::Progress(const RunConfig& config, const Clock& clock, std::int64_t first_step,
+                   std::int64_t steps, bool enabled)
     : style_(Style::plain),
       clock_(clock),
       log_every_(config.log_every_s),
@@ -41,7 +41,8 @@ Progress::Progress(const RunConfig& config, const Clock& clock, std::int64_t fir
       next_(start_) {
   if (!enabled || config.progress == "off") {
     style_ = Style::off;
-  } else if (config.progress == "line" || (config.progress == "auto" && isatty(STDOUT_FILENO) == 1)) {
+  } else if (config.progress == "line" ||
+             (config.progress == "auto" && isatty(STDOUT_FILENO) == 1)) {
     style_ = Style::line;
   }
 }
@@ -52,12 +53,13 @@ void Progress::step(const ProgressReport& report) {
     return;
   }
   next_ = clock_.now() + (style_ == Style::line ? kRedrawEvery : log_every_);
-  const double per_step =
-      (clock_.now() - start_).count() / static_cast<double>(std::max<std::int64_t>(1, report.step - first_step_));
+  const double per_step = (clock_.now() - start_).count() /
+                          static_cast<double>(std::max<std::int64_t>(1, report.step - first_step_));
   const std::string text = fmt::format(
-      "step {}/{}  loss {:.4f}  {} tokens/s  eta {}  balancedness {:.2f}  exchange {:.0f}%", report.step, steps_,
-      report.loss, format_count(report.tokens_per_s), format_duration(per_step * static_cast<double>(steps_ - report.step)),
-      report.balancedness, 100 * report.exchange_share);
+      "step {}/{}  loss {:.4f}  {} tokens/s  eta {}  balancedness {:.2f}  exchange {:.0f}%",
+      report.step, steps_, report.loss, format_count(report.tokens_per_s),
+      format_duration(per_step * static_cast<double>(steps_ - report.step)), report.balancedness,
+      100 * report.exchange_share);
   if (style_ == Style::plain) {
     fmt::print("{}\n", text);
   } else {

@@ -20,7 +20,8 @@ struct ProgressReport {
 class Progress {
  public:
   /// `enabled` on one rank only. `first_step` is where this process begins, for the time left.
-  Progress(const RunConfig& config, const Clock& clock, std::int64_t first_step, std::int64_t steps, bool enabled);
+  Progress(const RunConfig& config, const Clock& clock, std::int64_t first_step, std::int64_t steps,
+           bool enabled);
 
   /// After every step: redraws the live line, or prints a plain line when one is due.
   void step(const ProgressReport& report);

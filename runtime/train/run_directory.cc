@@ -10,15 +10,18 @@
 
 namespace cartesian {
 
-RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config& config, bool resume)
+RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config& config,
+                           bool resume)
     : files_(files), transport_(transport), path_(config.run.dir) {
   agree(transport_, {"run directory"}, [&] {
     if (transport_.rank() == 0) {
       files_.create_directories(checkpoints());
       if (!resume && !complete_checkpoints(files_, checkpoints()).empty()) {
-        throw ConfigError(fmt::format("run.dir = \"{}\" already holds a run with checkpoints: pass --resume to go on with it, "
-                                      "or choose another directory",
-                                      path_.string()));
+        throw ConfigError(
+            fmt::format("run.dir = \"{}\" already holds a run with checkpoints: pass --resume to "
+                        "go on with it, "
+                        "or choose another directory",
+                        path_.string()));
       }
       remove_incomplete_checkpoints(files_, checkpoints());
     }
@@ -37,9 +40,10 @@ void RunDirectory::check_shared() {
   });
   agree(transport_, {"run directory"}, [&] {
     if (!files_.exists(probe)) {
-      throw ConfigError(fmt::format("run.dir = \"{}\" on {} is not the directory that rank 0 sees: all ranks need a shared "
-                                    "file system",
-                                    path_.string(), transport_.host()));
+      throw ConfigError(fmt::format(
+          "run.dir = \"{}\" on {} is not the directory that rank 0 sees: all ranks need a shared "
+          "file system",
+          path_.string(), transport_.host()));
     }
   });
   agree(transport_, {"run directory"}, [&] {

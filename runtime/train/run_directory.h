@@ -1,5 +1,6 @@
 #pragma once
-// RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, summary.json and checkpoints/. Rank 0 writes.
+// RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, summary.json and
+// checkpoints/. Rank 0 writes.
 
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -14,8 +15,9 @@ namespace cartesian {
 
 class RunDirectory {
  public:
-  /// Creates the directory and checks that every rank sees the same one and may write. Without `resume`, throws
-  /// ConfigError if it holds checkpoints already. Errors are thrown on every rank alike. Collective.
+  /// Creates the directory and checks that every rank sees the same one and may write. Without
+  /// `resume`, throws ConfigError if it holds checkpoints already. Errors are thrown on every rank
+  /// alike. Collective.
   RunDirectory(FileSystem& files, Transport& transport, const Config& config, bool resume);
 
   const Path& path() const { return path_; }
@@ -23,8 +25,8 @@ class RunDirectory {
   /// The last complete checkpoint, if there is one. The same on every rank. Collective.
   std::optional<Path> last_checkpoint();
 
-  /// Writes config.toml and opens metrics.jsonl, dropping lines of steps after `first_step` (a run that is resumed from there
-  /// writes them again). Rank 0 does, the others wait. Collective.
+  /// Writes config.toml and opens metrics.jsonl, dropping lines of steps after `first_step` (a run
+  /// that is resumed from there writes them again). Rank 0 does, the others wait. Collective.
   void open_log(const Config& config, std::int64_t first_step);
   /// Appends one line to metrics.jsonl; on other ranks than 0 does nothing.
   void log(const nlohmann::ordered_json& record);

@@ -55,8 +55,9 @@ std::string to_text(const Summary& summary) {
       "  unigram      {:8.3f}\n",
       summary.tokens, summary.perplexity, summary.bigram_perplexity, summary.unigram_perplexity);
   if (summary.experts > 0) {
-    text += fmt::format("experts: {} of {} in use, balancedness {:.2f}\n", summary.experts - summary.dead_experts,
-                        summary.experts, summary.balancedness);
+    text +=
+        fmt::format("experts: {} of {} in use, balancedness {:.2f}\n",
+                    summary.experts - summary.dead_experts, summary.experts, summary.balancedness);
   }
   return text + fmt::format("checkpoint: {}", summary.checkpoint);
 }

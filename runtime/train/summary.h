@@ -12,7 +12,8 @@ namespace cartesian {
 
 struct Summary {
   double perplexity = 0;
-  double unigram_perplexity = 0;  ///< of the training tokens' unigram model, on the same held-out tokens
+  double unigram_perplexity =
+      0;  ///< of the training tokens' unigram model, on the same held-out tokens
   double bigram_perplexity = 0;
   std::int64_t tokens = 0;  ///< held-out tokens evaluated
   std::int64_t experts = 0;

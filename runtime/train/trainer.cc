@@ -52,9 +52,10 @@ void check_same_config(Transport& transport, const Config& config) {
     for (std::string a, b; std::getline(ours, a) && std::getline(theirs, b);) {
       section = a.starts_with('[') ? a : section;
       if (a != b) {
-        throw ConfigError(fmt::format("rank {} was given another configuration: in {} '{}' there, '{}' on rank 0", rank,
-                                      section, b, a),
-                          /*on_every_rank=*/true);
+        throw ConfigError(
+            fmt::format("rank {} was given another configuration: in {} '{}' there, '{}' on rank 0",
+                        rank, section, b, a),
+            /*on_every_rank=*/true);
       }
     }
   }
@@ -72,8 +73,8 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
       .chunks = static_cast<int>(config_.exchange.chunks),
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank())};
-  rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport, job_.metrics, job_.clock,
-                                      rank_options);
+  rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
+                                      job_.metrics, job_.clock, rank_options);
   const std::optional<Path> checkpoint = directory_.last_checkpoint();
   if (options_.resume && checkpoint) {
     load_checkpoint(*checkpoint);
@@ -85,7 +86,8 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, *samples_);
   writer_ = std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints(),
                                                config_.checkpoint.keep_last);
-  progress_ = std::make_unique<Progress>(config_.run, job_.clock, step_, config_.train.steps, job_.is_root());
+  progress_ = std::make_unique<Progress>(config_.run, job_.clock, step_, config_.train.steps,
+                                         job_.is_root());
 }
 
 void Trainer::open_data() {
@@ -120,10 +122,12 @@ void Trainer::load_checkpoint(const Path& path) {
       reader.verify();
     }
     const TrainerState& state = *reader.trainer_state();
-    if (state.seed != config_.train.seed || state.sequences != state.step * config_.train.batch_sequences) {
-      throw ConfigError(fmt::format("{}: train.seed = {} and train.batch_sequences = {} there; a run that is resumed keeps "
-                                    "them, so that it sees the data in the same order",
-                                    path.string(), state.seed, state.step > 0 ? state.sequences / state.step : 0));
+    if (state.seed != config_.train.seed ||
+        state.sequences != state.step * config_.train.batch_sequences) {
+      throw ConfigError(fmt::format(
+          "{}: train.seed = {} and train.batch_sequences = {} there; a run that is resumed keeps "
+          "them, so that it sees the data in the same order",
+          path.string(), state.seed, state.step > 0 ? state.sequences / state.step : 0));
     }
     reader.read_weights(rank_->parameters());
     reader.read_moments(rank_->parameters());
@@ -138,7 +142,9 @@ int Trainer::run() {
     progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
                                  : "no checkpoint to resume from: starting at step 0");
   }
-  job_.stop.set_callback([this] { job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s))); });
+  job_.stop.set_callback([this] {
+    job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s)));
+  });
   bool stop = false;
   while (step_ < config_.train.steps && !stop) {
     rank_->context().times.clear();
@@ -156,8 +162,9 @@ int Trainer::run() {
   }
   job_.stop.set_callback({});
   if (step_ < config_.train.steps) {
-    progress_->message(fmt::format("stopped at step {} with a checkpoint at {}; run again with --resume to go on", step_,
-                                   last_checkpoint_.string()));
+    progress_->message(
+        fmt::format("stopped at step {} with a checkpoint at {}; run again with --resume to go on",
+                    step_, last_checkpoint_.string()));
     return kExitStopped;
   }
   finish();
@@ -170,10 +177,12 @@ bool Trainer::after_step(const StepResult& result, Seconds duration) {
   if (valid_windows_ && (last || (config_.valid.every > 0 && step_ % config_.valid.every == 0))) {
     validate();
   }
-  // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on disk.
-  std::array<double, 2> wishes = {job_.stop.requested() ? 1.0 : 0.0, writer_->written() ? 1.0 : 0.0};
-  all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport), std::span<double>(wishes),
-                 {"stop or go"});
+  // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
+  // disk.
+  std::array<double, 2> wishes = {job_.stop.requested() ? 1.0 : 0.0,
+                                  writer_->written() ? 1.0 : 0.0};
+  all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
+                 std::span<double>(wishes), {"stop or go"});
   if (writer_->in_progress() && wishes[1] == job_.transport.size()) {
     commit_checkpoint();
   }
@@ -194,7 +203,8 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
   if (step_ == 1) {
     first_loss_ = result.loss;
   }
-  const auto tokens = static_cast<double>(config_.train.batch_sequences * config_.train.sequence_length);
+  const auto tokens =
+      static_cast<double>(config_.train.batch_sequences * config_.train.sequence_length);
   const PhaseTimes& times = rank_->context().times;
   const double exchange = (times[Phase::exchange] + times[Phase::gradient_sync]).count();
   const ProgressReport report{.step = step_,
@@ -221,8 +231,8 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
 void Trainer::validate() {
   last_evaluation_ = evaluate(*rank_, *valid_windows_, config_.valid.sequences);
   evaluated_at_ = step_;
-  progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens", step_,
-                                 last_evaluation_->loss, last_evaluation_->perplexity(),
+  progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens",
+                                 step_, last_evaluation_->loss, last_evaluation_->perplexity(),
                                  format_count(static_cast<double>(last_evaluation_->tokens))));
   directory_.log({{"step", step_},
                   {"valid_loss", last_evaluation_->loss},
@@ -250,7 +260,8 @@ void Trainer::finish() {
     validate();
   }
   if (job_.is_root()) {
-    const Summary summary = summarize(*train_data_, *valid_windows_, config_, *last_evaluation_, last_checkpoint_);
+    const Summary summary =
+        summarize(*train_data_, *valid_windows_, config_, *last_evaluation_, last_checkpoint_);
     directory_.write_summary(to_json(summary));
     progress_->message(to_text(summary));
   }

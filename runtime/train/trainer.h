@@ -1,5 +1,6 @@
 #pragma once
-// Trainer: a training run from its first or last checkpointed step to its end: steps, validation, checkpoints, progress.
+// Trainer: a training run from its first or last checkpointed step to its end: steps, validation,
+// checkpoints, progress.
 
 #include <memory>
 #include <optional>
@@ -24,17 +25,19 @@ struct TrainOptions {
 
 class Trainer {
  public:
-  /// Opens everything the run needs and loads the last checkpoint if asked to. Throws, on every rank alike, ConfigError,
-  /// FormatError or FileError. Collective.
+  /// Opens everything the run needs and loads the last checkpoint if asked to. Throws, on every
+  /// rank alike, ConfigError, FormatError or FileError. Collective.
   Trainer(Job& job, Config config, const TrainOptions& options);
 
-  /// Trains. Returns kExitOk at the end of the run, kExitStopped when a stop was asked for. Collective.
+  /// Trains. Returns kExitOk at the end of the run, kExitStopped when a stop was asked for.
+  /// Collective.
   int run();
 
  private:
   void open_data();
   void load_checkpoint(const Path& path);
-  /// After step number `step_` was done: everything that happens between steps. Returns whether to stop.
+  /// After step number `step_` was done: everything that happens between steps. Returns whether to
+  /// stop.
   bool after_step(const StepResult& result, Seconds duration);
   void report_step(const StepResult& result, Seconds duration);
   void validate();
@@ -66,7 +69,8 @@ class Trainer {
   double first_loss_ = 0;
 };
 
-/// Throws ConfigError on every rank if ranks were given different configurations, naming the rank and the line. Collective.
+/// Throws ConfigError on every rank if ranks were given different configurations, naming the rank
+/// and the line. Collective.
 void check_same_config(Transport& transport, const Config& config);
 
 }  // namespace cartesian
