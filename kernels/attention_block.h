@@ -95,8 +95,9 @@ inline void block_scores(const BlockPair& pair, const float* rows, const float* 
                          float* scores) {
   const std::int64_t padded = pair.padded_dim();
   for (std::int64_t r = 0; r < pair.queries; r += kStripRows) {
-    strip_product<false>({rows + r * padded, padded, 1}, transposed, kAttentionBlock, pair.head_dim,
-                         pair.columns(r), scores + r * kAttentionBlock, kAttentionBlock);
+    strip_product<false>({rows + r * padded, padded, 1}, {transposed, kAttentionBlock},
+                         pair.head_dim, pair.columns(r),
+                         {scores + r * kAttentionBlock, kAttentionBlock});
   }
 }
 
@@ -106,8 +107,8 @@ inline void add_over_keys(const BlockPair& pair, const float* scores, const floa
   const std::int64_t padded = pair.padded_dim();
   for (std::int64_t r = 0; r < pair.queries; r += kStripRows) {
     const std::int64_t keys = pair.diagonal ? r + kStripRows : kAttentionBlock;
-    strip_product<true>({scores + r * kAttentionBlock, kAttentionBlock, 1}, rows, padded, keys,
-                        padded, out + r * padded, padded);
+    strip_product<true>({scores + r * kAttentionBlock, kAttentionBlock, 1}, {rows, padded}, keys,
+                        padded, {out + r * padded, padded});
   }
 }
 
@@ -119,8 +120,8 @@ inline void add_over_queries(const BlockPair& pair, const float* scores, const f
   for (std::int64_t c = 0; c < keys; c += kStripRows) {
     const std::int64_t first = pair.diagonal ? c : 0;
     strip_product<true>({scores + first * kAttentionBlock + c, 1, kAttentionBlock},
-                        rows + first * padded, padded, pair.queries - first, padded,
-                        out + c * padded, padded);
+                        {rows + first * padded, padded}, pair.queries - first, padded,
+                        {out + c * padded, padded});
   }
 }
 

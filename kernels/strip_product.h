@@ -20,19 +20,28 @@ struct StripOperand {
   std::int64_t depth_stride;
 };
 
+/// A row-major matrix.
+template <class T>
+struct StripMatrix {
+  T* data;
+  std::int64_t stride;
+
+  T* at(std::int64_t row, std::int64_t column) const { return data + row * stride + column; }
+};
+
 template <int kVectors, bool kAccumulate>
-inline void strip_columns(StripOperand a, const float* b, std::int64_t b_stride, std::int64_t depth,
-                          float* c, std::int64_t c_stride) {
+inline void strip_columns(StripOperand a, StripMatrix<const float> b, std::int64_t depth,
+                          StripMatrix<float> c) {
   Lanes sums[kStripRows][kVectors];
   for (int r = 0; r < kStripRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = kAccumulate ? load_lanes(c + r * c_stride + v * kLanes) : Lanes{};
+      sums[r][v] = kAccumulate ? load_lanes(c.at(r, v * kLanes)) : Lanes{};
     }
   }
   for (std::int64_t p = 0; p < depth; ++p) {
     const float* a_column = a.data + p * a.depth_stride;
     for (int v = 0; v < kVectors; ++v) {
-      Lanes value = load_lanes(b + p * b_stride + v * kLanes);
+      Lanes value = load_lanes(b.at(p, v * kLanes));
       keep_in_register(value);
       for (int r = 0; r < kStripRows; ++r) {
         sums[r][v] += a_column[r * a.row_stride] * value;
@@ -41,32 +50,31 @@ inline void strip_columns(StripOperand a, const float* b, std::int64_t b_stride,
   }
   for (int r = 0; r < kStripRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
-      store_lanes(c + r * c_stride + v * kLanes, sums[r][v]);
+      store_lanes(c.at(r, v * kLanes), sums[r][v]);
     }
   }
 }
 
-/// C[0..kStripRows, 0..columns) = A B, or += if kAccumulate. B [depth, b_stride] and C are
-/// row-major. `columns` is a multiple of kLanes.
+/// C [kStripRows, columns] = A B, or += if kAccumulate, for A [kStripRows, depth] and B [depth,
+/// columns]. `columns` is a multiple of kLanes.
 template <bool kAccumulate>
-inline void strip_product(const StripOperand& a, const float* b, std::int64_t b_stride,
-                          std::int64_t depth, std::int64_t columns, float* c,
-                          std::int64_t c_stride) {
+inline void strip_product(StripOperand a, StripMatrix<const float> b, std::int64_t depth,
+                          std::int64_t columns, StripMatrix<float> c) {
   std::int64_t left = columns / kLanes;
   for (; left >= kStripVectors; left -= kStripVectors) {
-    strip_columns<kStripVectors, kAccumulate>(a, b, b_stride, depth, c, c_stride);
-    b += kStripVectors * kLanes;
-    c += kStripVectors * kLanes;
+    strip_columns<kStripVectors, kAccumulate>(a, b, depth, c);
+    b.data += kStripVectors * kLanes;
+    c.data += kStripVectors * kLanes;
   }
   if constexpr (kStripVectors > 2) {
     if (left == 3) {
-      strip_columns<3, kAccumulate>(a, b, b_stride, depth, c, c_stride);
+      strip_columns<3, kAccumulate>(a, b, depth, c);
     } else if (left == 2) {
-      strip_columns<2, kAccumulate>(a, b, b_stride, depth, c, c_stride);
+      strip_columns<2, kAccumulate>(a, b, depth, c);
     }
   }
   if (left == 1) {
-    strip_columns<1, kAccumulate>(a, b, b_stride, depth, c, c_stride);
+    strip_columns<1, kAccumulate>(a, b, depth, c);
   }
 }
 
