@@ -50,6 +50,7 @@ class Placement {
 
  private:
   std::size_t index(int layer, int group, int expert) const;
+  std::size_t slots_index(int layer, int group, int rank) const;
 
   PlacementShape shape_;
   std::vector<std::vector<int>> replicas_;

@@ -19,11 +19,13 @@ namespace cartesian {
 struct Team {
   std::vector<int> ranks;
   static Team world(const Transport& transport);
+  /// Position of `rank` in `ranks`, or -1.
+  int index_of(int rank) const;
 };
 
-/// data[i] becomes the sum over the team. Small arrays: all-gather and sum; large: reduce-scatter,
-/// then all-gather, every chunk summed by one rank, so n * 2 * (R - 1) / R elements travel per
-/// rank.
+/// data[i] becomes the sum over the team, added in rank order in the type of `data`. Small arrays:
+/// all-gather and sum; large: reduce-scatter, then all-gather, every chunk summed by one rank, so
+/// that each rank sends n * 2 * (R - 1) / R elements. Scratch is bounded whatever the size.
 void all_reduce_sum(const Context& context, Transport& transport, const Team& team,
                     std::span<float> data, CommPhase phase = {"all_reduce"});
 void all_reduce_sum(const Context& context, Transport& transport, const Team& team,
@@ -33,13 +35,17 @@ void all_reduce_sum(const Context& context, Transport& transport, const Team& te
 std::vector<std::string> all_gather(Transport& transport, std::string_view mine,
                                     CommPhase phase = {"all_gather"});
 
+/// `bytes` becomes what it is on rank `root`. Over the whole world.
+void broadcast(Transport& transport, int root, std::string& bytes, CommPhase phase = {"broadcast"});
+
 /// Nobody returns before everybody has called.
 void barrier(Transport& transport, CommPhase phase = {"barrier"});
 
 /// Runs `work` on every rank; if it throws on any, throws on every rank an error of the same kind
-/// (ConfigError, FormatError, FileError, else Error) whose text is the failed rank's, prefixed by
-/// "rank R: " unless all ranks failed with the same text. The way to do what may fail on one rank
-/// only (reading files, checking settings) without a hang.
+/// (ConfigError, FormatError, FileError, NumericError, else Error) whose text is that of the lowest
+/// rank that failed, prefixed by "rank R: " unless all ranks failed with the same text. The way to
+/// do what may fail on one rank only (reading files, checking settings) without a hang. A CommError
+/// in `work` is thrown on at once: nothing can be agreed then.
 void agree(Transport& transport, CommPhase phase, const std::function<void()>& work);
 
 }  // namespace cartesian

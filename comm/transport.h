@@ -6,22 +6,23 @@
 //
 // Matching: between a pair of ranks the i-th send meets the i-th receive, in the order posted.
 // Every rank therefore posts its groups in the same global order. Sizes must agree; a mismatch is a
-// bug and is reported as a CommError. Thread-safety: one thread posts and waits; abort() may come
-// from any thread.
+// bug and is reported as a CommError. Thread-safety: one thread posts and waits; abort() and
+// set_timeout() may come from any thread.
 
-#include <chrono>
 #include <cstddef>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/metrics.h"
 
 namespace cartesian {
+
+class Topology;
 
 /// What the caller is doing; errors name it. `layer` is a block index, -1 where none applies.
 struct CommPhase {
@@ -59,8 +60,10 @@ class Request {
 };
 
 struct TransportOptions {
+  /// How long a wait() may last.
   Seconds timeout{120};
-  /// Counts messages and bytes sent: cartesian_transport_{messages,bytes}_total.
+  /// Counts messages and bytes sent to other ranks: cartesian_transport_{messages,bytes}_total with
+  /// scope="intra|inter", "unknown" before set_topology().
   Metrics* metrics = nullptr;
 };
 
@@ -73,13 +76,18 @@ class Transport {
   virtual std::string host() const = 0;
 
   virtual std::unique_ptr<Request> post(MessageGroup group) = 0;
-  void exchange(MessageGroup group) { post(std::move(group))->wait(); }
+  /// post() and wait() in one; a backend may have a quicker way.
+  virtual void exchange(MessageGroup group) { post(std::move(group))->wait(); }
+
+  /// From now on traffic is counted by scope: within a node or between nodes.
+  virtual void set_topology(const Topology& topology) = 0;
 
   /// Tells every other rank that this one has failed, so that their waits end with `cause`. Best
-  /// effort, bounded in time, never throws. Afterwards only destruction is allowed.
+  /// effort, bounded in time, never throws. A rank that has itself been told of a failure passes
+  /// that one on instead of `cause`. Afterwards only destruction is allowed.
   virtual void abort(std::string_view cause) noexcept = 0;
   /// Collective: ends the job's use of the transport in good order. Without it, destruction assumes
-  /// a failure.
+  /// a failure. Calling it again does nothing.
   virtual void finish() = 0;
   /// Shortens the deadline of waits that are in progress and still to come (a stop was asked for).
   virtual void set_timeout(Seconds timeout) = 0;

@@ -1,0 +1,158 @@
+#include "comm/collectives.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.h"
+#include "base/error.h"
+
+namespace cartesian {
+
+namespace {
+
+using Size = std::uint64_t;
+
+std::span<std::byte> bytes_of(Size& size) { return std::as_writable_bytes(std::span(&size, 1)); }
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
+std::span<std::byte> bytes_of(std::string& text) { return std::as_writable_bytes(std::span(text)); }
+
+/// The kinds of error that agree() carries; the first letter of what ranks exchange.
+constexpr char kSuccess = ' ';
+constexpr char kConfig = 'C';
+constexpr char kFormat = 'F';
+constexpr char kFile = 'I';
+constexpr char kNumeric = 'N';
+constexpr char kOther = 'E';
+
+[[noreturn]] void throw_kind(char kind, const std::string& text) {
+  switch (kind) {
+    case kConfig:
+      throw ConfigError(text);
+    case kFormat:
+      throw FormatError(text);
+    case kFile:
+      throw FileError(text);
+    case kNumeric:
+      throw NumericError(text);
+    default:
+      throw Error(text);
+  }
+}
+
+/// Runs `work`; a letter for its outcome and the error's text.
+std::string outcome_of(const std::function<void()>& work) {
+  const auto failed = [](char kind, const char* text) { return std::string(1, kind) + text; };
+  try {
+    work();
+    return std::string(1, kSuccess);
+  } catch (const CommError&) {
+    throw;
+  } catch (const ConfigError& error) {
+    return failed(kConfig, error.what());
+  } catch (const FormatError& error) {
+    return failed(kFormat, error.what());
+  } catch (const FileError& error) {
+    return failed(kFile, error.what());
+  } catch (const NumericError& error) {
+    return failed(kNumeric, error.what());
+  } catch (const std::exception& error) {
+    return failed(kOther, error.what());
+  }
+}
+
+}  // namespace
+
+Team Team::world(const Transport& transport) {
+  Team team;
+  team.ranks.resize(static_cast<std::size_t>(transport.size()));
+  std::iota(team.ranks.begin(), team.ranks.end(), 0);
+  return team;
+}
+
+int Team::index_of(int rank) const {
+  const auto found = std::lower_bound(ranks.begin(), ranks.end(), rank);
+  return found != ranks.end() && *found == rank ? static_cast<int>(found - ranks.begin()) : -1;
+}
+
+std::vector<std::string> all_gather(Transport& transport, std::string_view mine, CommPhase phase) {
+  const auto ranks = static_cast<std::size_t>(transport.size());
+  const auto me = static_cast<std::size_t>(transport.rank());
+  std::vector<Size> sizes(ranks);
+  sizes[me] = mine.size();
+  MessageGroup lengths{phase, {}, {}};
+  for (std::size_t r = 0; r < ranks; ++r) {
+    if (r != me) {
+      lengths.sends.push_back({static_cast<int>(r), bytes_of(sizes[me])});
+      lengths.recvs.push_back({static_cast<int>(r), bytes_of(sizes[r])});
+    }
+  }
+  transport.exchange(std::move(lengths));
+
+  std::vector<std::string> gathered(ranks);
+  gathered[me] = mine;
+  MessageGroup contents{phase, {}, {}};
+  for (std::size_t r = 0; r < ranks; ++r) {
+    if (r != me) {
+      gathered[r].resize(sizes[r]);
+      contents.sends.push_back({static_cast<int>(r), bytes_of(mine)});
+      contents.recvs.push_back({static_cast<int>(r), bytes_of(gathered[r])});
+    }
+  }
+  transport.exchange(std::move(contents));
+  return gathered;
+}
+
+void broadcast(Transport& transport, int root, std::string& bytes, CommPhase phase) {
+  Size size = bytes.size();
+  MessageGroup length{phase, {}, {}};
+  MessageGroup contents{phase, {}, {}};
+  if (transport.rank() == root) {
+    for (int r = 0; r < transport.size(); ++r) {
+      if (r != root) {
+        length.sends.push_back({r, bytes_of(size)});
+        contents.sends.push_back({r, bytes_of(std::string_view(bytes))});
+      }
+    }
+    transport.exchange(std::move(length));
+  } else {
+    length.recvs.push_back({root, bytes_of(size)});
+    transport.exchange(std::move(length));
+    bytes.resize(size);
+    contents.recvs.push_back({root, bytes_of(bytes)});
+  }
+  transport.exchange(std::move(contents));
+}
+
+void barrier(Transport& transport, CommPhase phase) {
+  // Dissemination (Hensgen, Finkel, Manber 1988): after round i each rank has heard, at first or
+  // second hand, from the 2^(i+1) - 1 before it.
+  const int size = transport.size();
+  const int me = transport.rank();
+  for (int distance = 1; distance < size; distance *= 2) {
+    const std::byte sent{1};
+    std::byte received{0};
+    transport.exchange({phase,
+                        {{(me + distance) % size, std::span(&sent, 1)}},
+                        {{(me - distance % size + size) % size, std::span(&received, 1)}}});
+  }
+}
+
+void agree(Transport& transport, CommPhase phase, const std::function<void()>& work) {
+  const std::vector<std::string> outcomes = all_gather(transport, outcome_of(work), phase);
+  const auto has_failed = [](const std::string& outcome) { return outcome.front() != kSuccess; };
+  const auto failed = std::find_if(outcomes.begin(), outcomes.end(), has_failed);
+  if (failed == outcomes.end()) {
+    return;
+  }
+  const bool all_alike = std::all_of(outcomes.begin(), outcomes.end(),
+                                     [&failed](const std::string& o) { return o == *failed; });
+  const std::string text = failed->substr(1);
+  throw_kind(failed->front(),
+             all_alike ? text : fmt::format("rank {}: {}", failed - outcomes.begin(), text));
+}
+
+}  // namespace cartesian

@@ -1,0 +1,44 @@
+#pragma once
+// The only door to oneDNN (onednn.cc): matrix products whose right operand was laid out beforehand,
+// that layout, and transposition. Internal to kernels; models use gemm.h. Thread-safe: primitives
+// are immutable and shared by the whole process in a bounded cache, everything that a call writes
+// is the caller's. OpenMP threads: exactly context.threads, whatever the calling thread's setting,
+// which is put back afterwards.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/context.h"
+
+namespace cartesian::onednn {
+
+/// C [m, n] = A [m, k] B [k, n], or C += A B; A row-major, B packed, C row-major.
+struct Matmul {
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  DType inputs = DType::f32;  ///< of A and B: float32 or bfloat16
+  DType output = DType::f32;  ///< of C: float32, or the inputs' dtype
+  bool accumulate = false;
+};
+
+/// Each element is summed in order of k in float32: the same bits whatever context.threads is.
+/// Sizes may be zero.
+void matmul(const Context& context, const Matmul& sizes, const void* a, const void* packed_b,
+            void* c);
+
+/// Bytes of a packed B [k, n] of `dtype`. Its layout depends on these three alone.
+std::size_t packed_bytes(DType dtype, std::int64_t k, std::int64_t n);
+enum class Source { plain, transposed };
+/// Packs B [k, n], given as `b` [k, n] or as its transpose [n, k], of float32 or `dtype`, into
+/// `packed`, 64-byte aligned.
+void pack(const Context& context, const Tensor& b, Source source, DType dtype, void* packed);
+
+/// out [cols, rows] = the transpose of x [rows, cols], of one dtype.
+void transpose(const Context& context, const Tensor& x, const Tensor& out);
+
+/// The number of primitives cached now, never more than kMaxPrimitives.
+std::size_t cached_primitives();
+inline constexpr std::size_t kMaxPrimitives = 1024;
+
+}  // namespace cartesian::onednn

@@ -1,0 +1,204 @@
+#include "runtime/config/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+#define TOML_HEADER_ONLY 1
+#include <toml++/toml.h>
+
+#include "base/error.h"
+#include "base/suggest.h"
+
+namespace cartesian {
+
+namespace {
+
+/// Where a value stands, for errors: "file.toml:12: train.steps" or "--set train.steps".
+std::string place_of(const std::string& where, const toml::node& node, const std::string& key) {
+  const auto line = node.source().begin.line;
+  return line > 0 && where != "--set" ? fmt::format("{}:{}: {}", where, line, key) : fmt::format("{} {}", where, key);
+}
+
+[[noreturn]] void wrong_type(const std::string& place, std::string_view wanted) {
+  throw ConfigError(fmt::format("{}: must be {}", place, wanted));
+}
+
+void check_minimum(const std::string& place, double value, double minimum) {
+  if (!(value >= minimum) || !std::isfinite(value)) {
+    throw ConfigError(fmt::format("{} = {}: must be at least {}", place, value, minimum));
+  }
+}
+
+std::int64_t integer(const toml::node& node, const std::string& place, double minimum) {
+  if (!node.is_integer()) {
+    wrong_type(place, "an integer");
+  }
+  const std::int64_t value = node.as_integer()->get();
+  check_minimum(place, static_cast<double>(value), minimum);
+  return value;
+}
+
+/// Stores a TOML value in its field; one overload per type a key may have.
+struct Assign {
+  const ConfigField& field;
+  const toml::node& node;
+  const std::string& place;
+
+  void operator()(std::int64_t* target) const { *target = integer(node, place, field.minimum); }
+  void operator()(double* target) const {
+    const auto value = node.value<double>();
+    if (!node.is_number() || !value) {
+      wrong_type(place, "a number");
+    }
+    check_minimum(place, *value, field.minimum);
+    *target = *value;
+  }
+  void operator()(bool* target) const {
+    if (!node.is_boolean()) {
+      wrong_type(place, "true or false");
+    }
+    *target = node.as_boolean()->get();
+  }
+  void operator()(std::string* target) const {
+    if (!node.is_string()) {
+      wrong_type(place, "a string");
+    }
+    const std::string& value = node.as_string()->get();
+    if (!field.choices.empty() && std::ranges::find(field.choices, value) == field.choices.end()) {
+      throw ConfigError(
+          fmt::format("{} = \"{}\": must be one of {}", place, value, fmt::join(field.choices, ", ")));
+    }
+    *target = value;
+  }
+  void operator()(std::vector<std::int64_t>* target) const {
+    if (!node.is_array()) {
+      wrong_type(place, "a list of integers");
+    }
+    target->clear();
+    for (const toml::node& element : *node.as_array()) {
+      target->push_back(integer(element, place, field.minimum));
+    }
+  }
+};
+
+void assign(std::vector<ConfigField>& fields, const std::string& where, const std::string& key, const toml::node& node) {
+  const std::string place = place_of(where, node, key);
+  const auto field = std::ranges::find(fields, key, &ConfigField::key);
+  if (field == fields.end()) {
+    std::vector<std::string> keys;
+    std::ranges::transform(fields, std::back_inserter(keys), &ConfigField::key);
+    throw ConfigError(fmt::format("{}: unknown key{}", place, did_you_mean(key, keys)));
+  }
+  std::visit(Assign{*field, node, place}, field->target);
+}
+
+void assign_tables(std::vector<ConfigField>& fields, const std::string& where, const toml::table& table) {
+  for (const auto& [section, value] : table) {
+    const std::string name(section.str());
+    if (!value.is_table()) {
+      assign(fields, where, name, value);
+      continue;
+    }
+    for (const auto& [key, node] : *value.as_table()) {
+      assign(fields, where, name + "." + std::string(key.str()), node);
+    }
+  }
+}
+
+toml::table parse_toml(std::string_view text, const std::string& where) {
+  try {
+    return toml::parse(text, where);
+  } catch (const toml::parse_error& error) {
+    throw ConfigError(fmt::format("{}:{}: {}", where, error.source().begin.line, error.description()));
+  }
+}
+
+void apply_override(std::vector<ConfigField>& fields, const std::string& setting) {
+  const auto equals = setting.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw ConfigError(fmt::format("--set {}: write it as section.key=value", setting));
+  }
+  const std::string key = setting.substr(0, equals);
+  const std::string value = setting.substr(equals + 1);
+  toml::table table;
+  try {
+    table = toml::parse("value = " + value);
+  } catch (const toml::parse_error&) {  // a bare word is a string
+    table.insert("value", value);
+  }
+  assign(fields, "--set", key, *table.get("value"));
+}
+
+void validate_sizes(const Config& config) {
+  validate(config.model, "model.");
+  if (config.data.train.empty()) {
+    throw ConfigError("data.train is empty: set it to the prefix of a .bin/.idx pair made by 'cartesian tokenize'");
+  }
+  if (config.train.batch_sequences % config.train.micro_batch_sequences != 0) {
+    throw ConfigError(fmt::format("train.batch_sequences = {} is not a multiple of train.micro_batch_sequences = {}",
+                                  config.train.batch_sequences, config.train.micro_batch_sequences));
+  }
+  if (config.train.beta1 >= 1 || config.train.beta2 >= 1) {
+    throw ConfigError("train.beta1 and train.beta2 must be below 1");
+  }
+  if (config.run.dir.empty()) {
+    throw ConfigError("run.dir is empty");
+  }
+}
+
+/// A field's value as TOML.
+struct Format {
+  std::string operator()(const std::int64_t* value) const { return fmt::format("{}", *value); }
+  std::string operator()(const double* value) const {
+    const std::string text = fmt::format("{}", *value);
+    return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+  }
+  std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
+  std::string operator()(const std::string* value) const {
+    std::ostringstream quoted;
+    quoted << toml::value<std::string>(*value);
+    return quoted.str();
+  }
+  std::string operator()(const std::vector<std::int64_t>* value) const {
+    return fmt::format("[{}]", fmt::join(*value, ", "));
+  }
+};
+
+}  // namespace
+
+Config parse_config(std::string_view text, std::string_view name, std::span<const std::string> overrides) {
+  Config config;
+  std::vector<ConfigField> fields = config_fields(config);
+  const std::string where(name);
+  assign_tables(fields, where, parse_toml(text, where));
+  for (const std::string& setting : overrides) {
+    apply_override(fields, setting);
+  }
+  config.model.max_position_embeddings = config.train.sequence_length;
+  validate_sizes(config);
+  return config;
+}
+
+Config load_config(FileSystem& files, const Path& path, std::span<const std::string> overrides) {
+  return parse_config(files.read(path), path.string(), overrides);
+}
+
+std::string to_toml(const Config& config) {
+  Config copy = config;
+  std::string text;
+  std::string section;
+  for (const ConfigField& field : config_fields(copy)) {
+    const std::string name = field.key.substr(0, field.key.find('.'));
+    if (name != section) {
+      text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", name);
+      section = name;
+    }
+    text += fmt::format("{} = {}\n", field.key.substr(name.size() + 1), std::visit(Format{}, field.target));
+  }
+  return text;
+}
+
+}  // namespace cartesian

@@ -1,0 +1,38 @@
+#pragma once
+// AttentionLayer: x + W_o attention(rope(W_qkv norm(x))), on the tokens whose home is this rank.
+
+#include "kernels/rope.h"
+#include "runtime/model/linear.h"
+#include "runtime/model/model_config.h"
+#include "runtime/model/norm.h"
+
+namespace cartesian {
+
+class AttentionLayer {
+ public:
+  struct Saved {
+    Norm::Saved norm;
+    Tensor h;            ///< [tokens, hidden]
+    Tensor qkv;          ///< [tokens, 3, heads, head_dim], rotated
+    Tensor attended;     ///< [tokens, hidden]
+    Tensor log_sum_exp;  ///< [sequences, heads, length]
+  };
+
+  AttentionLayer(ParameterStore& store, const ModelConfig& config, std::int64_t block);
+
+  void pack(const Context& context, DType dtype);
+  /// x, out [sequences * length, hidden]; x must stay valid until backward.
+  void forward(RankContext& rank, const RopeTable& rope_table, std::int64_t length, const Tensor& x,
+               const Tensor& out, Saved& saved) const;
+  /// dx holds the gradient of out and becomes that of x.
+  void backward(RankContext& rank, const RopeTable& rope_table, std::int64_t length, const Saved& saved,
+                const Tensor& dx) const;
+
+ private:
+  std::int64_t heads_;
+  Norm norm_;
+  Linear qkv_;
+  Linear output_;
+};
+
+}  // namespace cartesian

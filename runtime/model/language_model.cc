@@ -1,0 +1,151 @@
+#include "runtime/model/language_model.h"
+
+#include <algorithm>
+
+#include "kernels/embedding.h"
+#include "kernels/elementwise.h"
+
+namespace cartesian {
+
+LanguageModel::LanguageModel(const ModelConfig& config, const Placement& placement, int rank, ParameterStore& store)
+    : config_(config),
+      store_(store),
+      embedding_(store.add({{.name = "model.embed_tokens.weight",
+                             .shape = {config.vocab_size, config.hidden_size},
+                             .init_std = config.initializer_range,
+                             .decay = true}},
+                           {config.vocab_size, config.hidden_size})),
+      constants_(host_) {
+  int layer = 0;
+  for (int block = 0; block < config.num_hidden_layers; ++block) {
+    AttentionLayer attention(store, config, block);
+    if (config.is_moe_block(block)) {
+      blocks_.push_back(std::make_unique<Block>(Block{std::move(attention), MoeLayer(store, config, block, layer++)}));
+    } else {
+      blocks_.push_back(std::make_unique<Block>(Block{std::move(attention), DenseLayer(store, config, block)}));
+    }
+  }
+  head_ = std::make_unique<LmHead>(store, config);
+  for (const auto& block : blocks_) {
+    if (auto* moe = std::get_if<MoeLayer>(&block->ffn)) {
+      moe->add_experts(placement, rank);
+    }
+  }
+  store.allocate();
+  loads_.resize(static_cast<std::size_t>(config.moe_layers() * config.sub_layers));
+  clear_loads();
+}
+
+void LanguageModel::clear_loads() {
+  for (RouterLoad& load : loads_) {
+    load.counts.assign(static_cast<std::size_t>(config_.num_experts), 0);
+    load.probabilities.assign(static_cast<std::size_t>(config_.num_experts), 0);
+  }
+}
+
+void LanguageModel::pack(const Context& context, DType dtype) {
+  for (const auto& block : blocks_) {
+    block->attention.pack(context, dtype);
+    std::visit([&](auto& ffn) { ffn.pack(context, dtype); }, block->ffn);
+  }
+  head_->pack(context, dtype);
+}
+
+std::span<RouterLoad> LanguageModel::loads_of_block(std::size_t block) {
+  const auto groups = static_cast<std::size_t>(config_.sub_layers);
+  const std::size_t layer = block / static_cast<std::size_t>(config_.expert_interval);
+  return std::span(loads_).subspan(layer * groups, groups);
+}
+
+RopeTable LanguageModel::rope_table(std::int64_t length) {
+  if (!rope_ || rope_length_ != length) {
+    constants_.reset();
+    rope_ = make_rope_table(constants_, length, config_.head_dim(), static_cast<float>(config_.rope_theta));
+    rope_length_ = length;
+  }
+  return *rope_;
+}
+
+void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch& batch, const Tensor& x,
+                              const Tensor& out, SavedBlock& saved) {
+  const Block& block = *blocks_[index];
+  const Tensor middle = rank.activations.tensor(rank.dtype, x.shape());
+  block.attention.forward(rank, rope_table(batch.length), batch.length, x, middle, saved.attention);
+  if (const auto* dense = std::get_if<DenseLayer>(&block.ffn)) {
+    dense->forward(rank, middle, out, saved.ffn.emplace<DenseLayer::Saved>());
+  } else {
+    std::get<MoeLayer>(block.ffn).forward(rank, middle, batch.first_token, out,
+                                          saved.ffn.emplace<MoeLayer::Saved>(), loads_of_block(index));
+  }
+}
+
+double LanguageModel::forward(RankContext& rank, const Batch& batch, float loss_scale) {
+  batch_ = batch;
+  const std::int64_t tokens = batch.ids.rows();
+  const Shape shape{tokens, config_.hidden_size};
+  rank.activations.reset();
+  gradient_ = rank.activations.tensor(rank.dtype, shape);
+  Tensor x = rank.activations.tensor(rank.dtype, shape);
+  embedding_forward(rank.op, batch.ids, store_.weight(embedding_), x);
+  saved_.resize(blocks_.size());
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const Tensor out = rank.activations.tensor(rank.dtype, shape);
+    saved_[i].mark = rank.activations.mark();
+    run_block(rank, i, batch, x, out, saved_[i]);
+    x = out;
+  }
+  const ArenaScope scope(rank.activations);
+  const Tensor losses = rank.activations.tensor(DType::f32, {tokens});
+  head_->train(rank, x, batch.targets, loss_scale, losses, gradient_);
+  double sum = 0;
+  for (const float loss : losses.span<float>()) {
+    sum += loss;
+  }
+  return sum;
+}
+
+void LanguageModel::backward(RankContext& rank, std::span<const Tensor> dprobability) {
+  const auto groups = static_cast<std::size_t>(config_.sub_layers);
+  for (std::size_t i = blocks_.size(); i-- > 0;) {
+    const Block& block = *blocks_[i];
+    SavedBlock& saved = saved_[i];
+    if (const auto* dense = std::get_if<DenseLayer>(&block.ffn)) {
+      dense->backward(rank, std::get<DenseLayer::Saved>(saved.ffn), gradient_);
+    } else {
+      const std::size_t layer = i / static_cast<std::size_t>(config_.expert_interval);
+      std::get<MoeLayer>(block.ffn).backward(rank, std::get<MoeLayer::Saved>(saved.ffn),
+                                             dprobability.subspan(layer * groups, groups), gradient_);
+    }
+    block.attention.backward(rank, rope_table(batch_.length), batch_.length, saved.attention, gradient_);
+    rank.activations.release(saved.mark);
+  }
+  embedding_backward(rank.op, batch_.ids, gradient_, store_.gradient(embedding_));
+}
+
+Tensor LanguageModel::hidden_states(RankContext& rank, const Batch& batch) {
+  const Shape shape{batch.ids.rows(), config_.hidden_size};
+  rank.activations.reset();
+  Tensor x = rank.activations.tensor(rank.dtype, shape);
+  Tensor out = rank.activations.tensor(rank.dtype, shape);
+  embedding_forward(rank.op, batch.ids, store_.weight(embedding_), x);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const ArenaScope scope(rank.activations);
+    SavedBlock unused;
+    run_block(rank, i, batch, x, out, unused);
+    std::swap(x, out);
+  }
+  return x;
+}
+
+void LanguageModel::evaluate(RankContext& rank, const Batch& batch, const Tensor& losses) {
+  head_->evaluate(rank, hidden_states(rank, batch), batch.targets, losses);
+}
+
+void LanguageModel::predict(RankContext& rank, const Batch& batch, std::int64_t row, const Tensor& logits) {
+  const Tensor x = hidden_states(rank, batch);
+  if (row >= 0) {
+    head_->logits(rank, x.slice(row, 1), logits.reshape({1, config_.vocab_size}));
+  }
+}
+
+}  // namespace cartesian

@@ -1,0 +1,46 @@
+#pragma once
+// The architecture of a model: what config.json of a checkpoint says. See docs/formats.md.
+
+#include <cstdint>
+#include <string>
+
+namespace cartesian {
+
+/// One implementation of a sub-layer serves every row of the paper's table: a block's FFN is dense (sub_layers = 0), a
+/// conventional MoE (1) or a Cartesian product of two sub-layers A and B (2).
+struct ModelConfig {
+  std::int64_t vocab_size = 257;
+  std::int64_t hidden_size = 256;
+  std::int64_t intermediate_size = 1024;  ///< of the dense blocks' FFN
+  std::int64_t num_hidden_layers = 4;
+  std::int64_t num_attention_heads = 4;
+  std::int64_t max_position_embeddings = 256;
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 10000;
+  double initializer_range = 0.02;
+
+  std::int64_t sub_layers = 2;
+  std::int64_t num_experts = 16;  ///< per sub-layer
+  std::int64_t moe_top_k = 2;     ///< per sub-layer
+  std::int64_t grain_level = 2;   ///< experts are intermediate_size / grain_level wide
+  bool use_residual = true;       ///< a shared expert in each sub-layer, mixed by a learned coefficient
+  std::int64_t expert_interval = 2;  ///< blocks 0, i, 2 i, ... are MoE
+
+  std::int64_t head_dim() const { return hidden_size / num_attention_heads; }
+  std::int64_t expert_width() const { return intermediate_size / grain_level; }
+  bool is_moe_block(std::int64_t block) const {
+    return sub_layers > 0 && block % expert_interval == 0;
+  }
+  std::int64_t moe_layers() const;
+  bool operator==(const ModelConfig&) const = default;
+};
+
+/// Throws ConfigError naming the key (prefixed by `where`, e.g. "model." or a file) if sizes cannot work together.
+void validate(const ModelConfig& config, const std::string& where);
+
+/// config.json's text: LLaMA's keys and the paper's.
+std::string to_config_json(const ModelConfig& config);
+/// Reads config.json's text. Throws FormatError naming `path` and the key; what this build lacks of LLaMA is refused by name.
+ModelConfig parse_config_json(const std::string& text, const std::string& path);
+
+}  // namespace cartesian

@@ -1,0 +1,21 @@
+#pragma once
+// RankContext: what the model's parts are handed: the op context, this rank's arena of saved activations, the exchange, and
+// where time went. Owned by the trainer or evaluator of one rank; not thread-safe.
+
+#include "base/context.h"
+#include "comm/exchange.h"
+#include "runtime/model/phase_times.h"
+
+namespace cartesian {
+
+struct RankContext {
+  Context& op;
+  /// Saved activations and exchange buffers of one micro-batch; reset after its backward.
+  Arena& activations;
+  Exchange& exchange;
+  PhaseTimes& times;
+  DType dtype = DType::f32;  ///< of activations and payloads
+  int chunks = 1;            ///< parts in which a rank's tokens pass a MoE layer
+};
+
+}  // namespace cartesian

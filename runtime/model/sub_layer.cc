@@ -1,0 +1,175 @@
+#include "runtime/model/sub_layer.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "kernels/elementwise.h"
+
+namespace cartesian {
+
+namespace {
+
+/// Tensor names of the authors' published model (docs/formats.md).
+struct Names {
+  std::string norm;
+  std::string router;
+  std::string mix;
+  std::string shared;
+  std::string experts;
+};
+
+Names names_of(const ModelConfig& config, const SubLayerPosition& position) {
+  const std::string block = fmt::format("model.layers.{}.", position.block);
+  // A conventional MoE layer has no numbers in its names; a Cartesian one has 0 for A and 1 for B.
+  const std::string group = config.sub_layers == 1 ? "" : std::to_string(position.group);
+  return {.norm = block + (position.group == 0 ? "post_attention_layernorm" : "mlp_layernorm") + ".weight",
+          .router = block + "wg" + group,
+          .mix = block + "coefficient" + group,
+          .shared = block + "res_mlp" + group + ".",
+          .experts = block + "mlp" + group + "."};
+}
+
+std::array<std::int64_t, 2> one_group(std::int64_t rows) { return {0, rows}; }
+
+}  // namespace
+
+SubLayer::SubLayer(ParameterStore& store, const ModelConfig& config, SubLayerPosition position)
+    : store_(store),
+      config_(config),
+      position_(position),
+      norm_(store, names_of(config, position).norm, config.hidden_size, config.rms_norm_eps),
+      router_(store, config, names_of(config, position).router, names_of(config, position).mix) {
+  if (config.use_residual) {
+    shared_.emplace_back(store, names_of(config, position).shared, config.hidden_size, config.expert_width(),
+                         config.initializer_range, residual_init_std(config));
+    shared_weights_.resize(1);
+  }
+}
+
+void SubLayer::add_experts(const Placement& placement, int rank) {
+  const auto [block, layer, group] = position_;
+  const std::string prefix = names_of(config_, position_).experts;
+  for (const int expert : placement.experts_on(layer, group, rank)) {
+    store_.begin_expert(layer, group, expert, placement.replicas(layer, group, expert));
+    experts_.emplace_back(store_, fmt::format("{}{}.", prefix, expert), config_.hidden_size, config_.expert_width(),
+                          config_.initializer_range, residual_init_std(config_));
+    store_.end_expert();
+  }
+  expert_weights_.resize(experts_.size());
+}
+
+void SubLayer::pack(const Context& context, DType dtype) {
+  router_.pack(context);
+  for (std::size_t i = 0; i < shared_.size(); ++i) {
+    shared_[i].pack(context, store_, dtype, shared_weights_[i]);
+  }
+  for (std::size_t i = 0; i < experts_.size(); ++i) {
+    experts_[i].pack(context, store_, dtype, expert_weights_[i]);
+  }
+}
+
+void SubLayer::route(RankContext& rank, const Tensor& x, Chunk& chunk, RouterLoad& load) const {
+  chunk.h = norm_.forward(rank, x, chunk.norm);
+  router_.forward(rank, chunk.h, chunk.router, load);
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  chunk.transfer = rank.exchange.begin_plan(rank.op, rank.activations,
+                                            {.block = position_.block,
+                                             .layer = position_.layer,
+                                             .group = position_.group,
+                                             .experts = chunk.router.experts,
+                                             .first_token = chunk.first_token});
+}
+
+void SubLayer::send(RankContext& rank, Chunk& chunk) const {
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  chunk.plan = rank.exchange.finish_plan(rank.op, std::move(chunk.transfer));
+  chunk.transfer =
+      rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan, {chunk.h, chunk.router.row_gates});
+}
+
+void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const {
+  const Tensor& x = chunk.norm.x;
+  const std::int64_t width = config_.expert_width();
+  if (shared_.empty()) {
+    convert(rank.op, x, out);
+  } else {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
+    chunk.shared_gate_up = rank.activations.tensor(rank.dtype, {x.rows(), 2 * width});
+    ffn_forward(rank.op, shared_weights_, one_group(x.rows()), chunk.h, chunk.router.shared_weights,
+                chunk.shared_gate_up, out);
+    add_in_place(rank.op, x, out);
+  }
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    chunk.received = rank.exchange.finish_dispatch(rank.op, std::move(chunk.transfer));
+  }
+  const Tensor y = rank.activations.tensor(rank.dtype, chunk.received.values.shape());
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
+    chunk.gate_up = rank.activations.tensor(rank.dtype, {y.rows(), 2 * width});
+    ffn_forward(rank.op, expert_weights_, chunk.plan.slot_offsets, chunk.received.values, chunk.received.scalars,
+                chunk.gate_up, y);
+  }
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  chunk.transfer = rank.exchange.begin_combine(rank.op, rank.activations, chunk.plan, {y, {}});
+}
+
+void SubLayer::gather(RankContext& rank, Chunk& chunk, const Tensor& out) const {
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  const Rows routed = rank.exchange.finish_combine(rank.op, std::move(chunk.transfer));
+  add_in_place(rank.op, routed.values, out);
+}
+
+void SubLayer::scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& dout) const {
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    chunk.transfer = rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan, {dout, {}});
+  }
+  if (shared_.empty()) {
+    return;
+  }
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
+  chunk.dh = rank.activations.tensor(rank.dtype, dout.shape());
+  chunk.dshared_weights = rank.activations.tensor(DType::f32, {dout.rows()});
+  const FfnGradients gradients = shared_[0].gradients(store_);
+  ffn_backward(rank.op, shared_weights_, {&gradients, 1}, one_group(dout.rows()), chunk.h,
+               chunk.router.shared_weights, chunk.shared_gate_up, dout, chunk.dh, chunk.dshared_weights);
+}
+
+void SubLayer::compute_gradients(RankContext& rank, Chunk& chunk) const {
+  Rows dy;
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    dy = rank.exchange.finish_dispatch(rank.op, std::move(chunk.transfer));
+  }
+  Rows dreceived{rank.activations.tensor(rank.dtype, dy.values.shape()),
+                 rank.activations.tensor(DType::f32, {dy.values.rows()})};
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
+    std::vector<FfnGradients> gradients;
+    for (const FfnParameters& expert : experts_) {
+      gradients.push_back(expert.gradients(store_));
+    }
+    ffn_backward(rank.op, expert_weights_, gradients, chunk.plan.slot_offsets, chunk.received.values,
+                 chunk.received.scalars, chunk.gate_up, dy.values, dreceived.values, dreceived.scalars);
+  }
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  chunk.transfer = rank.exchange.begin_combine(rank.op, rank.activations, chunk.plan, dreceived);
+}
+
+void SubLayer::gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability, const Tensor& dx) const {
+  Rows routed;
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    routed = rank.exchange.finish_combine(rank.op, std::move(chunk.transfer));
+  }
+  if (!shared_.empty()) {
+    add_in_place(rank.op, chunk.dh, routed.values);
+  }
+  router_.backward(rank, chunk.router, routed.scalars, chunk.dshared_weights, dprobability, routed.values);
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::router);
+  norm_.backward(rank, chunk.norm, routed.values, dx);
+}
+
+}  // namespace cartesian

@@ -1,0 +1,160 @@
+#include "comm/collectives.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+#include "base/error.h"
+#include "tests/comm/rank_harness.h"
+
+namespace cartesian {
+namespace {
+
+using testing_ranks::RankContext;
+using testing_ranks::RankTest;
+
+class CollectivesTest : public RankTest {};
+INSTANTIATE_TEST_SUITE_P(Sizes, CollectivesTest, ::testing::ValuesIn(testing_ranks::job_sizes()),
+                         testing_ranks::size_name);
+
+/// Values in [-1, 1) whose sums round, so that another order of adding has other bits.
+template <class T>
+std::vector<T> contribution(int rank, std::size_t size) {
+  std::vector<T> values(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    const std::uint64_t hash =
+        (i + 1) * 0x9E3779B97F4A7C15U * (2 * static_cast<std::uint64_t>(rank) + 1);
+    values[i] = static_cast<T>(static_cast<double>(hash >> 11) * 0x1p-52 - 1.0);
+  }
+  return values;
+}
+
+/// The contract word for word: added in rank order in the type of the data.
+template <class T>
+std::vector<T> expected_sum(const Team& team, std::size_t size) {
+  std::vector<T> sum = contribution<T>(team.ranks.front(), size);
+  for (std::size_t r = 1; r < team.ranks.size(); ++r) {
+    const std::vector<T> part = contribution<T>(team.ranks[r], size);
+    for (std::size_t i = 0; i < size; ++i) {
+      sum[i] += part[i];
+    }
+  }
+  return sum;
+}
+
+template <class T>
+void expect_all_reduce(Transport& transport, const Team& team, std::size_t size) {
+  RankContext rank;
+  std::vector<T> data = contribution<T>(transport.rank(), size);
+  all_reduce_sum(rank.context, transport, team, std::span<T>(data));
+  EXPECT_EQ(data, expected_sum<T>(team, size)) << size << " elements";
+}
+
+TEST_P(CollectivesTest, AllReduceSumsInRankOrder) {
+  run([](Transport& transport) {
+    const Team world = Team::world(transport);
+    for (const std::size_t size : {0, 1, 5, 1000, 4096, 4097, 5000, 100'003}) {
+      expect_all_reduce<float>(transport, world, size);
+      expect_all_reduce<double>(transport, world, size);
+    }
+  });
+}
+
+TEST_P(CollectivesTest, AllReduceOfSeveralSegments) {
+  run([](Transport& transport) {
+    expect_all_reduce<float>(transport, Team::world(transport), (std::size_t{9} << 19) + 13);
+  });
+}
+
+TEST_P(CollectivesTest, TeamsReduceApart) {
+  run([](Transport& transport) {
+    Team mine;
+    for (int r = transport.rank() % 2; r < transport.size(); r += 2) {
+      mine.ranks.push_back(r);
+    }
+    expect_all_reduce<float>(transport, mine, 100);
+    expect_all_reduce<float>(transport, mine, 50'000);
+    barrier(transport);
+  });
+}
+
+TEST_P(CollectivesTest, AllGatherTakesUnevenSizes) {
+  run([](Transport& transport) {
+    const auto text = [](int r) { return std::string(static_cast<std::size_t>(r % 3 * 50), 'x'); };
+    const std::vector<std::string> gathered = all_gather(transport, text(transport.rank()));
+    ASSERT_EQ(gathered.size(), static_cast<std::size_t>(transport.size()));
+    for (int r = 0; r < transport.size(); ++r) {
+      EXPECT_EQ(gathered[static_cast<std::size_t>(r)], text(r));
+    }
+  });
+}
+
+TEST_P(CollectivesTest, BroadcastGivesAllTheRootsBytes) {
+  run([](Transport& transport) {
+    for (int root = 0; root < transport.size(); ++root) {
+      std::string bytes = transport.rank() == root ? "from " + std::to_string(root) : "stale";
+      broadcast(transport, root, bytes);
+      EXPECT_EQ(bytes, "from " + std::to_string(root));
+      std::string nothing = transport.rank() == root ? "" : "stale";
+      broadcast(transport, root, nothing);
+      EXPECT_EQ(nothing, "");
+    }
+  });
+}
+
+TEST_P(CollectivesTest, AgreeThrowsTheFailedRanksErrorEverywhere) {
+  run([](Transport& transport) {
+    agree(transport, {"reading"}, [] {});
+    const int failing = transport.size() / 2;
+    const auto fail_on_one = [&transport, failing] {
+      if (transport.rank() == failing) {
+        throw FormatError("a.bin: too short");
+      }
+    };
+    try {
+      agree(transport, {"reading"}, fail_on_one);
+      ADD_FAILURE() << "agree() returned";
+    } catch (const FormatError& error) {
+      const std::string prefix =
+          transport.size() == 1 ? "" : "rank " + std::to_string(failing) + ": ";
+      EXPECT_EQ(error.what(), prefix + "a.bin: too short");
+    }
+    // Afterwards the transport is as good as before.
+    agree(transport, {"reading"}, [] {});
+  });
+}
+
+TEST_P(CollectivesTest, AgreeDoesNotNameARankWhereAllFailAlike) {
+  run([](Transport& transport) {
+    try {
+      agree(transport, {"settings"}, [] { throw ConfigError("train.steps: must be positive"); });
+      ADD_FAILURE() << "agree() returned";
+    } catch (const ConfigError& error) {
+      EXPECT_STREQ(error.what(), "train.steps: must be positive");
+    }
+  });
+}
+
+TEST_P(CollectivesTest, AgreeKeepsTheKindOfError) {
+  run([](Transport& transport) {
+    const auto run = [&transport](auto error) {
+      agree(transport, {"kinds"}, [&error] { throw error; });
+    };
+    EXPECT_THROW(run(ConfigError("x")), ConfigError);
+    EXPECT_THROW(run(FormatError("x")), FormatError);
+    EXPECT_THROW(run(FileError("x")), FileError);
+    EXPECT_THROW(run(NumericError("x")), NumericError);
+    EXPECT_THROW(run(std::runtime_error("x")), Error);
+  });
+}
+
+TEST_P(CollectivesTest, NobodyLeavesABarrierBeforeAllHaveCome) {
+  run([](Transport& transport) {
+    for (int i = 0; i < 20; ++i) {
+      barrier(transport);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace cartesian

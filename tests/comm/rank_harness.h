@@ -1,0 +1,46 @@
+#pragma once
+// Runs the same test bodies over every transport: as threads with the local transport (one program,
+// several sizes), or as one of mpirun's processes with the mpi transport (rank_harness_mpi.cc has
+// that program's main). Every process runs the same tests in the same order.
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/context.h"
+#include "base/metrics.h"
+#include "comm/transport.h"
+
+namespace cartesian::testing_ranks {
+
+/// The numbers of ranks to test with.
+std::vector<int> job_sizes();
+
+/// Runs `body` once on each of `size` ranks.
+void run_ranks(int size, const std::function<void(Transport&)>& body);
+
+/// What one rank's ops need.
+struct RankContext {
+  HostAllocator allocator;
+  Arena scratch{allocator};
+  Arena arena{allocator};
+  Metrics metrics;
+  SteadyClock clock;
+  Context context{.scratch = scratch, .metrics = metrics, .clock = clock};
+};
+
+/// A fixture with one test instance for each job size.
+class RankTest : public ::testing::TestWithParam<int> {
+ protected:
+  void run(const std::function<void(Transport&)>& body) const { run_ranks(GetParam(), body); }
+};
+
+inline std::string size_name(const ::testing::TestParamInfo<int>& info) {
+  return "ranks" + std::to_string(info.param);
+}
+
+}  // namespace cartesian::testing_ranks
