@@ -18,9 +18,10 @@ def main():
     paths = tree.files(".h", ".cc", ".cu", ".cuh")
     mode = ["-i"] if "--fix" in sys.argv[1:] else ["--dry-run", "--Werror"]
     result = subprocess.run([program, *mode, *map(str, paths)], cwd=tree.ROOT, capture_output=True, text=True, check=False)
-    complaints = [line for line in result.stderr.splitlines() if "error:" in line]
-    tree.finish(sorted(set(complaint.split(" error:")[0] + " not as clang-format writes it" for complaint in complaints)),
-                f"{len(paths)} files")
+    badly_formatted = sorted({line.split(":")[0] for line in result.stderr.splitlines() if "error:" in line})
+    if badly_formatted:
+        print("python3 tests/checks/clang_format.py --fix formats these:")
+    tree.finish(badly_formatted, f"{len(paths)} files")
 
 
 main()
