@@ -3,7 +3,8 @@
 // features]. float32 or bfloat16 in, float32 accumulation. Any number of rows, also zero; multiples
 // of 16 are fastest. A row of y or dx has the same bits whatever other rows it is computed with,
 // and all results whatever context.threads is. Thread-safe: ranks that are threads of one process
-// may share weights. Errors: what oneDNN refuses (memory, mostly) throws Error.
+// may share weights. OpenMP threads: context.threads. Errors: what oneDNN refuses (memory, mostly)
+// throws Error.
 
 #include <cstdint>
 #include <memory>
