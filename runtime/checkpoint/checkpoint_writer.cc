@@ -84,7 +84,8 @@ void copy_range(std::span<const float> from, const NamedTensor& tensor, std::vec
 /// Writes one file of tensors durably.
 ShardRecord write_shard(FileSystem& files, const Path& directory, const std::string& name,
                         const std::vector<Entry>& entries) {
-  ShardRecord record{.file = name};
+  ShardRecord record;
+  record.file = name;
   for (const auto& [tensor, entry] : entries) {
     record.tensors.push_back(tensor);
     record.bytes += static_cast<std::int64_t>(entry.bytes.size());

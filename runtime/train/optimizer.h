@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "base/context.h"
 #include "runtime/config/config.h"
 #include "runtime/model/parameters.h"
 

@@ -6,12 +6,33 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
+
+#include "base/file_system.h"
+#include "comm/mpi_transport.h"
 
 namespace cartesian {
 
 namespace {
 
 constexpr Seconds kRedrawEvery{0.2};
+
+/// Whether a person's terminal shows what this process prints. mpirun gives its ranks a
+/// pseudo-terminal whatever it does with their output, so under a launcher it is the parent's
+/// output that counts, where it can be seen.
+bool shown_on_terminal() {
+  if (isatty(STDOUT_FILENO) != 1) {
+    return false;
+  }
+  if (!launched_by_mpi()) {
+    return true;
+  }
+  std::error_code error;
+  const Path output = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), error);
+  return !error &&
+         (output.string().starts_with("/dev/pts/") || output.string().starts_with("/dev/tty"));
+}
 
 }  // namespace
 
@@ -41,8 +62,7 @@ Progress::Progress(const RunConfig& config, const Clock& clock, std::int64_t fir
       next_(start_) {
   if (!enabled || config.progress == "off") {
     style_ = Style::off;
-  } else if (config.progress == "line" ||
-             (config.progress == "auto" && isatty(STDOUT_FILENO) == 1)) {
+  } else if (config.progress == "line" || (config.progress == "auto" && shown_on_terminal())) {
     style_ = Style::line;
   }
 }

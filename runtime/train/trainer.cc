@@ -1,6 +1,7 @@
 #include "runtime/train/trainer.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -30,6 +31,13 @@ Placement agreed_placement(Job& job, const Config& config, const Topology& topol
   agree(job.transport, {"placement"},
         [&] { placement = make_placement(job.files, config.model, config.parallel, topology); });
   return *placement;
+}
+
+/// The most memory this process has had.
+std::int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * std::int64_t{1024};  // Linux counts in KiB
 }
 
 nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
@@ -225,7 +233,9 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
                   {"exchange_share", report.exchange_share},
                   {"phase_s", phase_seconds(times)},
                   {"arena_bytes", rank_->arena_bytes()},
-                  {"arena_growths", rank_->arena_growths()}});
+                  {"arena_growths", rank_->arena_growths()},
+                  {"model_bytes", rank_->parameters().bytes()},
+                  {"peak_rss_bytes", peak_rss_bytes()}});
 }
 
 void Trainer::validate() {
