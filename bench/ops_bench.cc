@@ -71,6 +71,22 @@ class Bench {
     return result;
   }
 
+  /// Where each of 2 * tokens (token, choice) pairs comes from when rows are sorted by expert, as
+  /// before an exchange: ascending tokens, expert by expert.
+  std::vector<std::int32_t> pairs_by_expert(std::int64_t tokens) const {
+    constexpr int kExperts = 16;
+    std::vector<std::int32_t> pairs;
+    for (int expert = 0; expert < kExperts; ++expert) {
+      for (std::int32_t pair = 0; pair < 2 * tokens; ++pair) {
+        if (random_bits(3, static_cast<std::uint64_t>(pair)) % kExperts ==
+            static_cast<std::uint64_t>(expert)) {
+          pairs.push_back(pair);
+        }
+      }
+    }
+    return pairs;
+  }
+
   /// The fastest of each over interleaved repetitions, so that a slow phase of the machine hits
   /// both.
   std::pair<double, double> fastest(const std::function<void()>& op,
@@ -133,8 +149,13 @@ void bench_row_ops(Bench& b, const Settings& s, DType dtype) {
   const Tensor weight = b.random(DType::f32, {s.hidden});
   const Tensor dweight = b.random(DType::f32, {s.hidden});
   const Tensor inv_rms = b.random(DType::f32, {s.tokens});
-  const Tensor source = b.ids({2 * s.tokens}, s.tokens);
-  const Tensor positions = b.ids({s.tokens, 2}, 2 * s.tokens);
+  const Tensor source = b.data().tensor(DType::i32, {2 * s.tokens});
+  const Tensor positions = b.data().tensor(DType::i32, {s.tokens, 2});
+  const std::vector<std::int32_t> sorted = b.pairs_by_expert(s.tokens);
+  for (std::size_t row = 0; row < sorted.size(); ++row) {
+    source.data<std::int32_t>()[row] = sorted[row] / 2;
+    positions.data<std::int32_t>()[sorted[row]] = static_cast<std::int32_t>(row);
+  }
   const Tensor gates = b.random(DType::f32, {s.tokens, 2});
   b.memory_op("add" + suffix, bytes_of({x, y, z}), [&] { add(c, x, y, z); });
   b.memory_op("permute_rows" + suffix, 2 * bytes_of({pairs}),
