@@ -11,7 +11,14 @@ namespace cartesian {
 /// Base of every recoverable error; `what()` is one sentence for the user.
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  /// `on_every_rank`: every rank of the job throws this same error now, so none needs to be told.
+  explicit Error(const std::string& what, bool on_every_rank = false)
+      : std::runtime_error(what), on_every_rank_(on_every_rank) {}
+
+  bool on_every_rank() const { return on_every_rank_; }
+
+ private:
+  bool on_every_rank_;
 };
 
 /// A setting, flag or combination of sizes that cannot work. Names the key.

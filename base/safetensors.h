@@ -19,6 +19,7 @@ struct SafetensorsEntry {
   /// As the format spells it: "F32", "BF16", "I16", "I32", "I64", ...
   std::string dtype;
   std::vector<std::int64_t> shape;
+  /// Not necessarily aligned: the format packs tensors without gaps.
   std::span<const std::byte> bytes;
 };
 
@@ -43,8 +44,9 @@ class SafetensorsReader {
   std::map<std::string, std::string> metadata_;
 };
 
-/// Writes tensors in the order given, aligned to 8 bytes, in one pass. Does not sync; the caller
-/// owns durability. Returns the XXH3 64-bit hash of the file's bytes.
+/// Writes tensors in the order given, packed from an offset that is a multiple of 8, in one pass.
+/// Does not sync; the caller owns durability. Returns the XXH3 64-bit hash of the file's bytes.
+/// REQUIRES: names are distinct, dtypes the format's own, and bytes fit the shapes.
 std::uint64_t write_safetensors(OutputFile& file,
                                 std::span<const std::pair<std::string, SafetensorsEntry>> tensors,
                                 const std::map<std::string, std::string>& metadata);

@@ -31,15 +31,15 @@ constexpr char kOther = 'E';
 [[noreturn]] void throw_kind(char kind, const std::string& text) {
   switch (kind) {
     case kConfig:
-      throw ConfigError(text);
+      throw ConfigError(text, /*on_every_rank=*/true);
     case kFormat:
-      throw FormatError(text);
+      throw FormatError(text, /*on_every_rank=*/true);
     case kFile:
-      throw FileError(text);
+      throw FileError(text, /*on_every_rank=*/true);
     case kNumeric:
-      throw NumericError(text);
+      throw NumericError(text, /*on_every_rank=*/true);
     default:
-      throw Error(text);
+      throw Error(text, /*on_every_rank=*/true);
   }
 }
 

@@ -1,0 +1,16 @@
+// In place of mpi_transport.cc in a build without MPI.
+
+#include "base/error.h"
+#include "comm/mpi_transport.h"
+
+namespace cartesian {
+
+bool mpi_available() { return false; }
+
+std::unique_ptr<Transport> make_mpi_transport(const TransportOptions&) {
+  throw ConfigError(
+      "this build has no MPI: build with -DCARTESIAN_MPI=ON where MPI is installed, or start one "
+      "rank without mpirun");
+}
+
+}  // namespace cartesian

@@ -1,0 +1,33 @@
+#include "runtime/data/sample_order.h"
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/random.h"
+
+namespace cartesian {
+
+SampleOrder::SampleOrder(const TokenWindows& windows, std::uint64_t seed)
+    : windows_(windows), seed_(seed) {}
+
+std::int64_t SampleOrder::window_of(std::int64_t sequence) const {
+  check(sequence >= 0, "sequences are counted from 0");
+  const std::int64_t count = windows_.count();
+  const std::uint64_t key = random_key(seed_, fmt::format("epoch{}", sequence / count));
+  return static_cast<std::int64_t>(random_permute(key, static_cast<std::uint64_t>(sequence % count),
+                                                  static_cast<std::uint64_t>(count)));
+}
+
+void SampleOrder::fill(std::int64_t first, std::int64_t count, std::span<std::int32_t> ids,
+                       std::span<std::int32_t> targets) const {
+  const auto length = static_cast<std::size_t>(windows_.length());
+  const std::size_t size = static_cast<std::size_t>(count) * length;
+  check(count >= 0 && ids.size() == size && targets.size() == size,
+        "a batch's buffers have its size");
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::size_t at = static_cast<std::size_t>(i) * length;
+    windows_.read(window_of(first + i), ids.subspan(at, length), targets.subspan(at, length));
+  }
+}
+
+}  // namespace cartesian

@@ -1,0 +1,87 @@
+#include "runtime/data/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/suggest.h"
+
+namespace cartesian {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::int32_t kByteValues = 256;
+
+class ByteTokenizer final : public Tokenizer {
+ public:
+  static constexpr std::string_view kKind = "bytes";
+
+  std::int64_t vocabulary() const override { return kByteValues + 1; }
+  std::int32_t end_of_document() const override { return kByteValues; }
+
+  void encode(std::string_view text, std::vector<std::int32_t>& ids) const override {
+    ids.reserve(ids.size() + text.size());
+    for (const char c : text) {
+      ids.push_back(static_cast<unsigned char>(c));
+    }
+  }
+
+  std::string decode(std::span<const std::int32_t> ids) const override {
+    std::string text;
+    text.reserve(ids.size());
+    for (const std::int32_t id : ids) {
+      if (id >= 0 && id < kByteValues) {
+        text.push_back(static_cast<char>(static_cast<unsigned char>(id)));
+      }
+    }
+    return text;
+  }
+
+  std::string to_json() const override {
+    return fmt::format("{{\"kind\": \"{}\", \"vocabulary\": {}, \"end_of_document\": {}}}\n", kKind,
+                       vocabulary(), end_of_document());
+  }
+
+  /// The numbers are there for other readers; here they can only be right or wrong.
+  static std::unique_ptr<Tokenizer> from_json(const json& root, const std::string& source) {
+    check_json_keys(root, {"kind", "vocabulary", "end_of_document"}, source);
+    auto tokenizer = std::make_unique<ByteTokenizer>();
+    const auto expect = [&](const char* key, std::int64_t value) {
+      json_integer(json_at(root, key, source), value, value, fmt::format("\"{}\"", key), source);
+    };
+    expect("vocabulary", tokenizer->vocabulary());
+    expect("end_of_document", tokenizer->end_of_document());
+    return tokenizer;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
+
+Path tokenizer_path(const Path& prefix) {
+  Path path = prefix;
+  return path += ".tokenizer.json";
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(FileSystem& files, const Path& path) {
+  const std::string source = path.string();
+  const json root = parse_json(files.read(path), source);
+  const json& kind = json_at(root, "kind", source);
+  if (!kind.is_string()) {
+    throw FormatError(fmt::format("{}: \"kind\" must be a string", source));
+  }
+  const auto& name = kind.get_ref<const std::string&>();
+  if (name == ByteTokenizer::kKind) {
+    return ByteTokenizer::from_json(root, source);
+  }
+  throw FormatError(fmt::format("{}: unknown kind of tokenizer {}{}", source, quote(name),
+                                did_you_mean(name, std::array{ByteTokenizer::kKind})));
+}
+
+}  // namespace cartesian

@@ -1,0 +1,119 @@
+#include "runtime/job.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "comm/collectives.h"
+#include "comm/local_transport.h"
+#include "comm/mpi_transport.h"
+
+namespace cartesian {
+
+namespace {
+
+std::unique_ptr<Transport> make_transport(Metrics& metrics) {
+  const TransportOptions options{.metrics = &metrics};
+  if (launched_by_mpi() && mpi_available()) {
+    return make_mpi_transport(options);
+  }
+  return std::move(make_local_transports(1, options).front());
+}
+
+/// Ends the process without waiting for anybody: other ranks may be gone, and MPI_Finalize would
+/// wait for them.
+[[noreturn]] void end_after_error(int code) {
+  std::fflush(stdout);
+  std::fflush(stderr);
+  std::_Exit(code);
+}
+
+/// Every rank failed alike and knows it: the job ends in order.
+int finish_after_shared_error(Job& job) {
+  try {
+    job.transport.finish();
+  } catch (const CommError&) {
+    end_after_error(kExitError);
+  }
+  return kExitError;
+}
+
+int run_body(Job& job, const std::function<int(Job&)>& body) {
+  try {
+    const int code = body(job);
+    job.transport.finish();
+    return code;
+  } catch (const Error& error) {
+    if (!error.on_every_rank() || job.is_root()) {
+      fmt::print(stderr, "cartesian: {}\n", error.what());
+    }
+    if (!error.on_every_rank()) {
+      job.transport.abort(error.what());
+      end_after_error(kExitError);
+    }
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "cartesian: rank {}: {}\n", job.transport.rank(), error.what());
+    job.transport.abort(error.what());
+    end_after_error(kExitError);
+  }
+  return finish_after_shared_error(job);
+}
+
+}  // namespace
+
+int run_job(const std::function<int(Job&)>& body) {
+  StopSignal stop;
+  const auto files = make_posix_file_system();
+  const SteadyClock clock;
+  Metrics metrics;
+  std::unique_ptr<Transport> transport;
+  try {
+    transport = make_transport(metrics);
+  } catch (const Error& error) {
+    fmt::print(stderr, "cartesian: {}\n", error.what());
+    end_after_error(kExitError);
+  }
+  Job job{*files, clock, metrics, *transport, stop};
+  return run_body(job, body);
+}
+
+Topology find_topology(Transport& transport, std::span<const std::int64_t> node_sizes) {
+  const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"bootstrap"});
+  std::optional<Topology> topology;
+  agree(transport, {"bootstrap"}, [&] {
+    std::vector<int> sizes;
+    std::ranges::transform(node_sizes, std::back_inserter(sizes), [](std::int64_t size) {
+      return static_cast<int>(std::min<std::int64_t>(size, 1 << 20));
+    });
+    topology = sizes.empty() ? Topology::from_host_names(hosts)
+                             : Topology::from_node_sizes(sizes, transport.size());
+  });
+  transport.set_topology(*topology);
+  return *topology;
+}
+
+int threads_per_rank(std::int64_t configured, const Topology& topology, int rank) {
+  if (configured > 0) {
+    return static_cast<int>(std::min<std::int64_t>(configured, 1024));
+  }
+  const int online = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  const int usable =
+      sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : online;
+  if (usable < online) {
+    return usable;  // a launcher has bound this rank to its share
+  }
+  const auto ranks = static_cast<int>(topology.ranks_of_node(topology.node(rank)).size());
+  return std::max(1, usable / ranks);
+}
+
+}  // namespace cartesian

@@ -1,0 +1,59 @@
+#pragma once
+// ModelRank: one rank's model with all it needs to run: parameters, arenas, exchange, op context.
+// Training, evaluation, generation and tests drive it. Not thread-safe: it belongs to the thread
+// that made it.
+
+#include <span>
+
+#include "base/topology.h"
+#include "runtime/config/config.h"
+#include "runtime/model/language_model.h"
+
+namespace cartesian {
+
+struct ModelRankOptions {
+  DType dtype = DType::f32;
+  int chunks = 1;
+  int threads = 1;
+};
+
+class ModelRank {
+ public:
+  /// The arguments by reference must outlive it.
+  ModelRank(const ModelConfig& config, const Placement& placement, const Topology& topology,
+            Transport& transport, Metrics& metrics, const Clock& clock,
+            const ModelRankOptions& options);
+
+  LanguageModel& model() { return model_; }
+  ParameterStore& parameters() { return parameters_; }
+  RankContext& context() { return context_; }
+  Transport& transport() { return transport_; }
+  const Placement& placement() const { return placement_; }
+
+  /// After every change of the weights.
+  void pack() { model_.pack(op_, options_.dtype); }
+  /// Bytes of both arenas, and how often they grew.
+  std::size_t arena_bytes() const { return activations_.capacity() + scratch_.capacity(); }
+  std::int64_t arena_growths() const { return activations_.growths() + scratch_.growths(); }
+
+ private:
+  const Placement& placement_;
+  Transport& transport_;
+  ModelRankOptions options_;
+  HostAllocator allocator_;
+  Arena scratch_;
+  Arena activations_;
+  PhaseTimes times_;
+  Context op_;
+  Exchange exchange_;
+  RankContext context_;
+  ParameterStore parameters_;
+  LanguageModel model_;
+};
+
+/// The placement that a configuration asks for ("linear", "local" or a file). Throws as
+/// Placement::load() does.
+Placement make_placement(FileSystem& files, const ModelConfig& model,
+                         const ParallelConfig& parallel, const Topology& topology);
+
+}  // namespace cartesian

@@ -1,0 +1,53 @@
+#include "runtime/train/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "kernels/adamw.h"
+
+namespace cartesian {
+
+double learning_rate(const TrainConfig& config, std::int64_t step) {
+  if (step < config.warmup_steps) {
+    return config.learning_rate * static_cast<double>(step + 1) /
+           static_cast<double>(config.warmup_steps);
+  }
+  const auto span =
+      static_cast<double>(std::max<std::int64_t>(1, config.steps - config.warmup_steps));
+  const double progress = std::min(1.0, static_cast<double>(step - config.warmup_steps) / span);
+  const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * progress));
+  return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine;
+}
+
+Optimizer::Optimizer(const TrainConfig& config, ParameterStore& parameters)
+    : config_(config), parameters_(parameters) {
+  for (const NamedTensor& tensor : parameters.tensors()) {
+    const std::int64_t end = tensor.offset + tensor.shape.numel();
+    if (!ranges_.empty() && ranges_.back().decay == tensor.decay) {
+      ranges_.back().end =
+          end;  // the padding between has no gradient and no weight: AdamW leaves it at zero
+    } else {
+      ranges_.push_back({tensor.offset, end, tensor.decay});
+    }
+  }
+}
+
+void Optimizer::update(const Context& context, std::int64_t step, double gradient_scale) {
+  AdamWOptions options{.learning_rate = static_cast<float>(learning_rate(config_, step)),
+                       .beta1 = static_cast<float>(config_.beta1),
+                       .beta2 = static_cast<float>(config_.beta2),
+                       .eps = static_cast<float>(config_.eps),
+                       .step = step + 1,
+                       .gradient_scale = static_cast<float>(gradient_scale)};
+  for (const Range& range : ranges_) {
+    const auto view = [&](std::span<float> array) {
+      return Tensor(array.data() + range.begin, {range.end - range.begin});
+    };
+    options.weight_decay = range.decay ? static_cast<float>(config_.weight_decay) : 0.0F;
+    adamw_update(context, options, view(parameters_.gradients()), view(parameters_.weights()),
+                 view(parameters_.first_moments()), view(parameters_.second_moments()));
+  }
+}
+
+}  // namespace cartesian

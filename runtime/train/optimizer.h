@@ -1,0 +1,37 @@
+#pragma once
+// Optimizer: AdamW over a rank's parameters with warm-up and a cosine.
+
+#include <vector>
+
+#include "base/context.h"
+#include "runtime/config/config.h"
+#include "runtime/model/parameters.h"
+
+namespace cartesian {
+
+/// The learning rate of step `step` (0 is the first): linear warm-up to the peak, then a cosine to
+/// the minimum at `steps`.
+double learning_rate(const TrainConfig& config, std::int64_t step);
+
+class Optimizer {
+ public:
+  /// `parameters` must be allocated and outlive this.
+  Optimizer(const TrainConfig& config, ParameterStore& parameters);
+
+  /// One update with the gradients times `gradient_scale`. `step` counts from 0.
+  void update(const Context& context, std::int64_t step, double gradient_scale);
+
+ private:
+  /// Neighbouring tensors that are treated alike.
+  struct Range {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+    bool decay = false;
+  };
+
+  TrainConfig config_;
+  ParameterStore& parameters_;
+  std::vector<Range> ranges_;
+};
+
+}  // namespace cartesian
