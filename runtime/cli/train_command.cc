@@ -19,14 +19,6 @@ struct Options {
   bool keys = false;
 };
 
-int print_keys() {
-  Config config;
-  for (const ConfigField& field : config_fields(config)) {
-    fmt::print("{:<32} {}\n", field.key, field.description);
-  }
-  return kExitOk;
-}
-
 int train(const Options& options, Job& job) {
   Config config;
   agree(job.transport, {"configuration"},
@@ -49,7 +41,8 @@ CommandFunction add_train_command(CLI::App& app) {
       ->add_option("--stop-at", options->train.stop_at,
                    "Stop with a checkpoint after this step, exit code 75")
       ->check(CLI::PositiveNumber);
-  command->add_flag("--keys", options->keys, "List the configuration's keys");
+  command->add_flag("--keys", options->keys,
+                    "Print every key of the configuration with its default and meaning");
   command->footer(
       "Examples:\n"
       "  cartesian train configs/quickstart.toml\n"
@@ -59,7 +52,8 @@ CommandFunction add_train_command(CLI::App& app) {
       "with --resume).");
   return [options] {
     if (options->keys) {
-      return print_keys();
+      fmt::print("{}", to_documented_toml({}));
+      return kExitOk;
     }
     if (options->config.empty()) {
       fmt::print(stderr, "cartesian train: CONFIG is required; see 'cartesian train --help'\n");

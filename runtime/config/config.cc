@@ -173,6 +173,27 @@ struct Format {
   }
 };
 
+std::string format_toml(const Config& config, bool documented) {
+  Config copy = config;
+  std::string text;
+  std::string section;
+  for (const ConfigField& field : config_fields(copy)) {
+    const std::string name = field.key.substr(0, field.key.find('.'));
+    if (name != section) {
+      text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", name);
+      section = name;
+    }
+    const std::string setting = fmt::format("{} = {}", field.key.substr(name.size() + 1),
+                                            std::visit(Format{}, field.target));
+    text += documented ? fmt::format("{:<28} # {}", setting, field.description) : setting;
+    if (documented && !field.choices.empty()) {
+      text += fmt::format(" ({})", fmt::join(field.choices, ", "));
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 Config parse_config(std::string_view text, std::string_view name,
@@ -193,20 +214,10 @@ Config load_config(FileSystem& files, const Path& path, std::span<const std::str
   return parse_config(files.read(path), path.string(), overrides);
 }
 
-std::string to_toml(const Config& config) {
-  Config copy = config;
-  std::string text;
-  std::string section;
-  for (const ConfigField& field : config_fields(copy)) {
-    const std::string name = field.key.substr(0, field.key.find('.'));
-    if (name != section) {
-      text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", name);
-      section = name;
-    }
-    text += fmt::format("{} = {}\n", field.key.substr(name.size() + 1),
-                        std::visit(Format{}, field.target));
-  }
-  return text;
+std::string to_toml(const Config& config) { return format_toml(config, /*documented=*/false); }
+
+std::string to_documented_toml(const Config& config) {
+  return format_toml(config, /*documented=*/true);
 }
 
 }  // namespace cartesian

@@ -106,5 +106,8 @@ Config parse_config(std::string_view text, std::string_view name,
 
 /// Every key with its value, as TOML: what a run directory keeps, and what ranks compare.
 std::string to_toml(const Config& config);
+/// As to_toml(), with each key's meaning and allowed values as a comment: the reference of all
+/// keys.
+std::string to_documented_toml(const Config& config);
 
 }  // namespace cartesian
