@@ -23,15 +23,20 @@ std::span<std::byte> bytes_of(std::span<T> data) {
 
 /// sum[i] = the parts' sum in rank order. parts[r] may be `sum` itself.
 template <class T>
-void sum_in_order(const std::vector<const T*>& parts, std::span<T> sum, std::span<T> accumulator) {
-  std::memcpy(accumulator.data(), parts.front(), sum.size_bytes());
-  for (std::size_t r = 1; r < parts.size(); ++r) {
-    const T* part = parts[r];
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      accumulator[i] += part[i];
+void sum_in_order(const std::vector<const T*>& parts, std::span<T> sum) {
+  constexpr std::size_t kBlock = 1024;  // stays in the first-level cache
+  std::array<T, kBlock> accumulator;
+  for (std::size_t begin = 0; begin < sum.size(); begin += kBlock) {
+    const std::size_t count = std::min(kBlock, sum.size() - begin);
+    std::memcpy(accumulator.data(), parts.front() + begin, count * sizeof(T));
+    for (std::size_t r = 1; r < parts.size(); ++r) {
+      const T* part = parts[r] + begin;
+      for (std::size_t i = 0; i < count; ++i) {
+        accumulator[i] += part[i];
+      }
     }
+    std::memcpy(&sum[begin], accumulator.data(), count * sizeof(T));
   }
-  std::memcpy(sum.data(), accumulator.data(), sum.size_bytes());
 }
 
 /// One team's reduction of one array.
@@ -61,7 +66,7 @@ class AllReduce {
       group.recvs.push_back({team_.ranks[r], bytes_of(part)});
     }
     transport_.exchange(std::move(group));
-    sum_in_order<T>(parts, data, scratch(data.size()));
+    sum_in_order<T>(parts, data);
   }
 
   void large(std::span<T> data) {
@@ -72,7 +77,6 @@ class AllReduce {
     for (std::span<T>& buffer : received) {
       buffer = scratch(part * (size_ - 1));
     }
-    const std::span<T> accumulator = scratch(part);
 
     std::unique_ptr<Request> gather;
     std::unique_ptr<Request> scatter = begin_scatter(data.first(segment), received[0]);
@@ -86,7 +90,7 @@ class AllReduce {
             begin_scatter(rest.first(std::min(segment, rest.size())), received[turn ^ 1]);
       }
       scatter->wait();
-      reduce_own_chunk(now, received[turn], accumulator);
+      reduce_own_chunk(now, received[turn]);
       if (gather) {
         gather->wait();
       }
@@ -126,14 +130,14 @@ class AllReduce {
     return transport_.post(std::move(group));
   }
 
-  void reduce_own_chunk(std::span<T> segment, std::span<T> received, std::span<T> accumulator) {
+  void reduce_own_chunk(std::span<T> segment, std::span<T> received) {
     const std::span<T> mine = chunk(segment, me_);
     std::vector<const T*> parts(size_);
     std::size_t slot = 0;
     for (std::size_t r = 0; r < size_; ++r) {
       parts[r] = r == me_ ? mine.data() : received.data() + mine.size() * slot++;
     }
-    sum_in_order<T>(parts, mine, accumulator);
+    sum_in_order<T>(parts, mine);
   }
 
   std::unique_ptr<Request> begin_gather(std::span<T> segment) {

@@ -19,9 +19,10 @@ namespace {
 using std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-/// A thread that waits polls without a pause this long, then sleeps between polls. Every poll that
-/// finds nothing yields, since ranks may share a core.
-constexpr auto kSpinLimit = 5ms;
+/// A thread that waits in vain polls without a pause this long (what is on its way comes at once),
+/// then yields between polls this long (ranks may share a core), then sleeps between polls.
+constexpr auto kSpinLimit = 50us;
+constexpr auto kYieldLimit = 5ms;
 constexpr auto kPollSleep = 20us;
 /// How often a rank looks for another's last words: while messages are in flight, and else.
 constexpr auto kFailurePoll = 1ms;
@@ -71,7 +72,8 @@ class MpiTransport final : public Transport {
  private:
   std::shared_ptr<MpiGroup> start(const MessageGroup& messages);
   /// One turn at MPI; returns why `group` cannot complete, or empty.
-  std::string poll(const MpiGroup& group, steady_clock::time_point start, bool& advanced);
+  std::string poll(const MpiGroup& group, steady_clock::time_point start,
+                   steady_clock::time_point now, bool& advanced);
   void help();
   void wake_helper();
   void stop_helper();
@@ -123,8 +125,7 @@ std::unique_ptr<Request> MpiTransport::post(MessageGroup messages) {
 void MpiTransport::exchange(MessageGroup messages) { MpiRequest(*this, start(messages)).wait(); }
 
 std::string MpiTransport::poll(const MpiGroup& group, steady_clock::time_point start,
-                               bool& advanced) {
-  const auto now = steady_clock::now();
+                               steady_clock::time_point now, bool& advanced) {
   const Seconds timeout = timeout_;
   const std::lock_guard lock(mpi_mutex_);
   advanced = engine_.progress();
@@ -149,13 +150,14 @@ void MpiTransport::wait(const MpiGroup& group) {
   std::string error;
   bool advanced = false;
   do {
-    error = poll(group, start, advanced);
+    const auto now = steady_clock::now();
+    error = poll(group, start, now, advanced);
     if (advanced || group.done) {
-      last_advance = steady_clock::now();
-    } else if (steady_clock::now() - last_advance < kSpinLimit) {
-      std::this_thread::yield();
-    } else {
+      last_advance = now;
+    } else if (now - last_advance > kYieldLimit) {
       std::this_thread::sleep_for(kPollSleep);
+    } else if (now - last_advance > kSpinLimit) {
+      std::this_thread::yield();
     }
   } while (error.empty() && !group.done);
   if (--waiting_ == 0 && in_flight_) {

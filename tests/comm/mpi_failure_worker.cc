@@ -1,0 +1,82 @@
+// One rank of a job that fails in the way its first argument says; started by mpi_failure_test.py,
+// which reads what the ranks print: "rank R caught: <error>".
+
+#include <fmt/format.h>
+
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include "base/error.h"
+#include "comm/collectives.h"
+#include "comm/mpi_transport.h"
+
+namespace cartesian {
+namespace {
+
+using namespace std::chrono_literals;
+using Buffer = std::array<std::byte, 16>;
+
+void receive(Transport& transport, int peer, std::size_t bytes) {
+  Buffer buffer{};
+  transport.exchange({{"combine", 3}, {}, {{peer, std::span(buffer).first(bytes)}}});
+}
+void send(Transport& transport, int peer, std::size_t bytes) {
+  const Buffer buffer{};
+  transport.exchange({{"combine", 3}, {{peer, std::span(buffer).first(bytes)}}, {}});
+}
+
+/// The last rank misbehaves, the others wait for it.
+void misbehave(Transport& transport, const std::string& how) {
+  if (how == "silent") {
+    std::this_thread::sleep_for(5s);
+    receive(transport, 0, 8);
+  } else if (how == "abort") {
+    throw Error("no space left on device");
+  } else if (how == "killed") {
+    static_cast<void>(std::raise(SIGKILL));
+  } else if (how == "short" || how == "long") {
+    send(transport, 0, how == "short" ? 4 : 16);
+    receive(transport, 0, 8);
+  } else if (how == "unfinished") {
+    std::_Exit(3);
+  } else if (how == "idle") {
+    // Posted and never waited for: ends with the others' news all the same.
+    Buffer buffer{};
+    const auto request = transport.post({{"combine", 3}, {}, {{0, buffer}}});
+    throw Error("left with a message in flight");
+  }
+}
+
+int run(const std::string& how) {
+  const auto transport = make_mpi_transport({.timeout = Seconds(2)});
+  const int last = transport->size() - 1;
+  barrier(*transport);
+  try {
+    if (transport->rank() == last) {
+      misbehave(*transport, how);
+    } else {
+      receive(*transport, last, 8);
+      if (transport->rank() == 0) {
+        receive(*transport, last, 8);
+      }
+    }
+    transport->finish();
+    return EXIT_SUCCESS;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "rank {} caught: {}\n", transport->rank(), error.what());
+    std::fflush(stderr);
+    transport->abort(error.what());
+    // Time for the others to say what they heard before the launcher ends them.
+    std::this_thread::sleep_for(1s);
+  }
+  return EXIT_FAILURE;
+}
+
+}  // namespace
+}  // namespace cartesian
+
+int main(int argc, char** argv) { return argc < 2 ? EXIT_FAILURE : cartesian::run(argv[1]); }
