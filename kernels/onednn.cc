@@ -234,15 +234,15 @@ void guarded(const Context& context, const char* what, Body body) {
 
 void matmul(const Context& context, const Matmul& sizes, const void* a, const void* packed_b,
             void* c) {
-  const auto& [m, n, k, inputs, output, accumulate] = sizes;
-  if (m == 0 || n == 0 || k == 0) {
-    if (!accumulate) {
-      std::memset(c, 0, static_cast<std::size_t>(m * n) * size_of(output));
+  if (sizes.m == 0 || sizes.n == 0 || sizes.k == 0) {
+    if (!sizes.accumulate) {
+      std::memset(c, 0, static_cast<std::size_t>(sizes.m * sizes.n) * size_of(sizes.output));
     }
     return;
   }
   guarded(context, "multiply matrices", [&] {
-    const Key key{Kind::matmul, team_size(context), m, n, k, inputs, output, accumulate};
+    const Key key{Kind::matmul, team_size(context), sizes.m,      sizes.n,
+                  sizes.k,      sizes.inputs,       sizes.output, sizes.accumulate};
     const PlanPtr plan = library().plans.get(key, [&] { return make_matmul(sizes); });
     execute(context, *plan, a, packed_b, c);
   });
