@@ -235,7 +235,7 @@ void guarded(const Context& context, const char* what, Body body) {
 void matmul(const Context& context, const Matmul& sizes, const void* a, const void* packed_b,
             void* c) {
   if (sizes.m == 0 || sizes.n == 0 || sizes.k == 0) {
-    if (!sizes.accumulate) {
+    if (!sizes.accumulate && sizes.m * sizes.n > 0) {
       std::memset(c, 0, static_cast<std::size_t>(sizes.m * sizes.n) * size_of(sizes.output));
     }
     return;
