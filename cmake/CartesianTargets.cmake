@@ -1,3 +1,5 @@
+set(CARTESIAN_TIMEOUT_SCALE 1 CACHE STRING "Multiplies every test's time limit: sanitizers and long runs need more")
+
 # cartesian_library(NAME SOURCES ... [DEPENDS ...] [PRIVATE_DEPENDS ...]): one layer of the house.
 function(cartesian_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
@@ -18,6 +20,7 @@ function(cartesian_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
+  math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * ${CARTESIAN_TIMEOUT_SCALE}")
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
@@ -38,6 +41,7 @@ function(cartesian_mpi_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
+  math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * ${CARTESIAN_TIMEOUT_SCALE}")
   foreach(ranks ${ARG_RANKS})
     add_test(NAME ${name}_np${ranks}
       COMMAND ${MPIEXEC_EXECUTABLE} -np ${ranks} --oversubscribe --bind-to none

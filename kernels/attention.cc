@@ -54,16 +54,17 @@ void mask_row(float* scores, std::int64_t row, std::int64_t columns, float value
 
 /// One thread's memory for forward, in floats.
 struct ForwardScratch {
-  float* keys;    ///< transposed blocks
-  float* values;  ///< blocks of rows
-  float* queries;
+  float* keys;     ///< transposed blocks
+  float* values;   ///< blocks of rows
+  float* queries;  ///< also rows of keys before they are transposed
   float* out;
   float* scores;
-  float* maxima;  ///< of each query's scores so far
-  float* sums;    ///< of exp(score - maximum) so far
+  float* maxima;       ///< of each query's scores so far
+  float* sums;         ///< of exp(score - maximum) so far
+  float* corrections;  ///< exp(old maximum - maximum)
 
   static std::int64_t floats(const Sizes& s) {
-    return (2 * s.blocks() + 2) * s.block_floats() + kScores + 2 * kBlock;
+    return (2 * s.blocks() + 2) * s.block_floats() + kScores + 3 * kBlock;
   }
   ForwardScratch(float* memory, const Sizes& s)
       : keys(memory),
@@ -72,22 +73,28 @@ struct ForwardScratch {
         out(queries + s.block_floats()),
         scores(out + s.block_floats()),
         maxima(scores + kScores),
-        sums(maxima + kBlock) {}
+        sums(maxima + kBlock),
+        corrections(sums + kBlock) {}
 };
 
 /// The online softmax: scores become exp(score - maximum), what was summed so far is rescaled.
 void update_softmax(const BlockPair& pair, const ForwardScratch& m) {
   const std::int64_t padded = pair.padded_dim();
   for (std::int64_t r = 0; r < pair.queries; ++r) {
-    float* row = m.scores + r * kBlock;
-    const std::int64_t columns = pair.columns(r / kStripRows * kStripRows);
+    const std::int64_t columns = pair.columns(r);
     if (pair.diagonal) {
       mask_row(m.scores, r, columns, -std::numeric_limits<float>::infinity());
     }
-    const float maximum = std::max(m.maxima[r], max_of_row(row, columns));
-    const float correction = fast_exp(m.maxima[r] - maximum);
-    m.maxima[r] = maximum;
-    m.sums[r] = m.sums[r] * correction + exp_of_row(row, maximum, columns, row);
+    const float old = m.maxima[r];
+    m.maxima[r] = std::max(old, max_of_row(m.scores + r * kBlock, columns));
+    m.corrections[r] = old - m.maxima[r];
+  }
+  exp_of_row(m.corrections, 0, kBlock, m.corrections);
+  for (std::int64_t r = 0; r < pair.queries; ++r) {
+    float* row = m.scores + r * kBlock;
+    const float correction = m.corrections[r];
+    exp_of_row(row, m.maxima[r], pair.columns(r), row);
+    m.sums[r] = m.sums[r] * correction + sum_of_row(row, pair.columns(r));
     if (correction != 1.0F) {
       float* out = m.out + r * padded;
 #pragma omp simd
@@ -111,6 +118,7 @@ struct Forward {
     std::fill_n(m.out, s.block_floats(), 0.0F);
     std::fill_n(m.maxima, kBlock, -std::numeric_limits<float>::infinity());
     std::fill_n(m.sums, kBlock, 0.0F);
+    std::fill_n(m.corrections, kBlock, 0.0F);
     for (std::int64_t j = 0; j <= i; ++j) {
       const BlockPair pair = s.pair(i, j);
       block_scores(pair, m.queries, m.keys + j * s.block_floats(), m.scores);
@@ -133,7 +141,8 @@ struct Forward {
     for (std::int64_t i = part; i < s.blocks(); i += parts) {
       for (; packed <= i; ++packed) {
         const std::int64_t at = packed * s.block_floats();
-        pack_transposed(rows_of(qkv, s, head, 1, packed), s.rows(packed), s.head_dim, m.keys + at);
+        pack_rows(rows_of(qkv, s, head, 1, packed), s.rows(packed), s.head_dim, 1, m.queries);
+        transpose_block(m.queries, s.head_dim, m.keys + at);
         pack_rows(rows_of(qkv, s, head, 2, packed), s.rows(packed), s.head_dim, 1, m.values + at);
       }
       query_block(head, i, m);
@@ -147,7 +156,7 @@ struct BackwardScratch {
   float* douts;    ///< whole head
   float* dqueries;
   float* deltas;  ///< <dout, out> of each query
-  float* keys;    ///< one block from here on
+  float* keys;    ///< one block from here on; also values before they are transposed
   float* keys_transposed;
   float* values_transposed;
   float* dkeys;
@@ -208,7 +217,7 @@ struct Backward {
   void scores_to_gradients(const BlockPair& pair, const float* shifts, const float* deltas,
                            const BackwardScratch& m) const {
     for (std::int64_t r = 0; r < pair.queries; ++r) {
-      const std::int64_t columns = pair.columns(r / kStripRows * kStripRows);
+      const std::int64_t columns = pair.columns(r);
       float* p = m.probabilities + r * kBlock;
       float* d = m.dscores + r * kBlock;
       if (pair.diagonal) {
@@ -225,10 +234,10 @@ struct Backward {
   }
 
   void key_block(std::int64_t head, std::int64_t j, const BackwardScratch& m) const {
-    const HeadRows<const T> keys = rows_of(qkv, s, head, 1, j);
-    pack_rows(keys, s.rows(j), s.head_dim, 1, m.keys);
-    pack_transposed(keys, s.rows(j), s.head_dim, m.keys_transposed);
-    pack_transposed(rows_of(qkv, s, head, 2, j), s.rows(j), s.head_dim, m.values_transposed);
+    pack_rows(rows_of(qkv, s, head, 2, j), s.rows(j), s.head_dim, 1, m.keys);
+    transpose_block(m.keys, s.head_dim, m.values_transposed);
+    pack_rows(rows_of(qkv, s, head, 1, j), s.rows(j), s.head_dim, 1, m.keys);
+    transpose_block(m.keys, s.head_dim, m.keys_transposed);
     std::fill_n(m.dkeys, s.block_floats(), 0.0F);
     std::fill_n(m.dvalues, s.block_floats(), 0.0F);
     for (std::int64_t i = j; i < s.blocks(); ++i) {

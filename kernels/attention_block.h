@@ -5,6 +5,7 @@
 // keys are the same positions) every product leaves out what the causal mask would zero, strip by
 // strip.
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/bfloat16.h"
@@ -20,9 +21,9 @@ struct BlockPair {
   std::int64_t head_dim;
 
   std::int64_t padded_dim() const { return pad_to_lanes(head_dim); }
-  /// Score columns that are computed for the strip of rows that starts at `row`.
+  /// Score columns that are computed for `row`, as for all rows of its strip.
   std::int64_t columns(std::int64_t row) const {
-    return diagonal ? pad_to_lanes(row + kStripRows) : kAttentionBlock;
+    return diagonal ? pad_to_lanes(row / kStripRows * kStripRows + kStripRows) : kAttentionBlock;
   }
 };
 
@@ -38,9 +39,17 @@ template <class T>
 void pack_rows(HeadRows<const T> from, std::int64_t count, std::int64_t head_dim, float scale,
                float* to) {
   const std::int64_t padded = pad_to_lanes(head_dim);
+  const auto row_bytes = head_dim * static_cast<std::int64_t>(sizeof(T));
   std::memset(to, 0, static_cast<std::size_t>(kAttentionBlock * padded) * sizeof(float));
+  constexpr std::int64_t kAhead = 8;  // rows lie too far apart for the hardware to foresee them
   for (std::int64_t r = 0; r < count; ++r) {
     const T* row = from.data + r * from.stride;
+    if (r + kAhead < count) {
+      const auto* ahead = reinterpret_cast<const char*>(row + kAhead * from.stride);
+      for (std::int64_t byte = 0; byte < row_bytes; byte += 64) {
+        __builtin_prefetch(ahead + byte);
+      }
+    }
 #pragma omp simd
     for (std::int64_t d = 0; d < head_dim; ++d) {
       to[r * padded + d] = scale * to_float(row[d]);
@@ -48,19 +57,21 @@ void pack_rows(HeadRows<const T> from, std::int64_t count, std::int64_t head_dim
   }
 }
 
-/// to = rows [0, count), transposed.
-template <class T>
-void pack_transposed(HeadRows<const T> from, std::int64_t count, std::int64_t head_dim, float* to) {
-  if (count < kAttentionBlock) {
-    std::memset(to, 0, static_cast<std::size_t>(kAttentionBlock * head_dim) * sizeof(float));
-  }
-  constexpr std::int64_t kTile = 16;  // a tile of the source stays in the cache
-  for (std::int64_t begin = 0; begin < head_dim; begin += kTile) {
-    const std::int64_t end = begin + kTile < head_dim ? begin + kTile : head_dim;
-    for (std::int64_t r = 0; r < count; ++r) {
-      const T* row = from.data + r * from.stride;
-      for (std::int64_t d = begin; d < end; ++d) {
-        to[d * kAttentionBlock + r] = to_float(row[d]);
+/// A block of rows, transposed.
+inline void transpose_block(const float* rows, std::int64_t head_dim, float* to) {
+  const std::int64_t padded = pad_to_lanes(head_dim);
+  for (std::int64_t d = 0; d < head_dim; d += kLanes) {
+    const std::int64_t valid = std::min<std::int64_t>(kLanes, head_dim - d);
+    for (std::int64_t r = 0; r < kAttentionBlock; r += kLanes) {
+      Lanes square[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        square[i] = load_lanes(rows + (r + i) * padded + d);
+      }
+      transpose_lanes(square);
+      for (int i = 0; i < kLanes; ++i) {
+        if (i < valid) {
+          store_lanes(to + (d + i) * kAttentionBlock + r, square[i]);
+        }
       }
     }
   }
@@ -84,8 +95,9 @@ inline void block_scores(const BlockPair& pair, const float* rows, const float* 
                          float* scores) {
   const std::int64_t padded = pair.padded_dim();
   for (std::int64_t r = 0; r < pair.queries; r += kStripRows) {
-    strip_product({rows + r * padded, padded, 1}, transposed, kAttentionBlock, pair.head_dim,
-                  pair.columns(r), scores + r * kAttentionBlock, kAttentionBlock, false);
+    strip_product<false>({rows + r * padded, padded, 1}, {transposed, kAttentionBlock},
+                         pair.head_dim, pair.columns(r),
+                         {scores + r * kAttentionBlock, kAttentionBlock});
   }
 }
 
@@ -95,8 +107,8 @@ inline void add_over_keys(const BlockPair& pair, const float* scores, const floa
   const std::int64_t padded = pair.padded_dim();
   for (std::int64_t r = 0; r < pair.queries; r += kStripRows) {
     const std::int64_t keys = pair.diagonal ? r + kStripRows : kAttentionBlock;
-    strip_product({scores + r * kAttentionBlock, kAttentionBlock, 1}, rows, padded, keys, padded,
-                  out + r * padded, padded, true);
+    strip_product<true>({scores + r * kAttentionBlock, kAttentionBlock, 1}, {rows, padded}, keys,
+                        padded, {out + r * padded, padded});
   }
 }
 
@@ -107,8 +119,9 @@ inline void add_over_queries(const BlockPair& pair, const float* scores, const f
   const std::int64_t keys = pair.diagonal ? pair.queries : kAttentionBlock;
   for (std::int64_t c = 0; c < keys; c += kStripRows) {
     const std::int64_t first = pair.diagonal ? c : 0;
-    strip_product({scores + first * kAttentionBlock + c, 1, kAttentionBlock}, rows + first * padded,
-                  padded, pair.queries - first, padded, out + c * padded, padded, true);
+    strip_product<true>({scores + first * kAttentionBlock + c, 1, kAttentionBlock},
+                        {rows + first * padded, padded}, pair.queries - first, padded,
+                        {out + c * padded, padded});
   }
 }
 

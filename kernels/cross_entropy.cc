@@ -10,37 +10,49 @@ namespace cartesian {
 
 namespace {
 
-// exp(row - shift) summed: float32 within blocks, float64 between them, so that large vocabularies
-// lose no digits.
-double sum_of_exp(const float* row, float shift, std::int64_t count) {
-  constexpr std::int64_t kBlock = 2048;
-  double total = 0;
-  for (std::int64_t begin = 0; begin < count; begin += kBlock) {
-    const std::int64_t end = std::min(count, begin + kBlock);
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t v = begin; v < end; ++v) {
-      sum += fast_exp(row[v] - shift);
-    }
-    total += sum;
-  }
-  return total;
-}
+// One token's softmax, never stored: exp is taken again where it is needed, which costs less than
+// the memory traffic and lets the gradient replace the logits.
+struct Row {
+  const float* logits;
+  std::int64_t count;
+  float shift;  // the largest logit
+  double sum;   // of exp(logit - shift)
 
-// d = scale * (exp(row - shift) / sum - onehot(target)). `d` may be `row`: exp is taken again
-// rather than stored, which costs less than the memory traffic.
-template <class T>
-void gradient(const float* row, float shift, double sum, float scale, std::int64_t count,
-              std::int64_t target, T* d) {
-  const auto factor = static_cast<float>(scale / sum);
-  const float at_target =
-      scale * static_cast<float>(std::exp(static_cast<double>(row[target]) - shift) / sum - 1);
-#pragma omp simd
-  for (std::int64_t v = 0; v < count; ++v) {
-    d[v] = from_float<T>(factor * fast_exp(row[v] - shift));
+  Row(const float* row, std::int64_t size)
+      : logits(row), count(size), shift(max_of_row(row, size)), sum(sum_of_exp()) {}
+
+  // float32 within blocks, float64 between them, so that large vocabularies lose no digits.
+  double sum_of_exp() const {
+    constexpr std::int64_t kBlock = 2048;
+    double total = 0;
+    for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+      const std::int64_t end = std::min(count, begin + kBlock);
+      float part = 0;
+#pragma omp simd reduction(+ : part)
+      for (std::int64_t v = begin; v < end; ++v) {
+        part += fast_exp(logits[v] - shift);
+      }
+      total += part;
+    }
+    return total;
   }
-  d[target] = from_float<T>(at_target);
-}
+
+  float loss(std::int64_t target) const {
+    return static_cast<float>(std::log(sum) + (static_cast<double>(shift) - logits[target]));
+  }
+
+  // d = scale * (softmax - onehot(target)). `d` may be the logits.
+  template <class T>
+  void gradient(std::int64_t target, float scale, T* d) const {
+    const auto factor = static_cast<float>(scale / sum);
+    const double probability = std::exp(static_cast<double>(logits[target]) - shift) / sum;
+#pragma omp simd
+    for (std::int64_t v = 0; v < count; ++v) {
+      d[v] = from_float<T>(factor * fast_exp(logits[v] - shift));
+    }
+    d[target] = from_float<T>(static_cast<float>(scale * (probability - 1)));
+  }
+};
 
 }  // namespace
 
@@ -62,13 +74,10 @@ void cross_entropy(const Context& context, const Tensor& logits, const Tensor& t
         context, logits.rows(), rows_per_block(count), [=](std::int64_t begin, std::int64_t end) {
           for (std::int64_t t = begin; t < end; ++t) {
             check(target[t] >= 0 && target[t] < count, "cross_entropy: target out of range");
-            const float* row = x + t * count;
-            const float shift = max_of_row(row, count);
-            const double sum = sum_of_exp(row, shift, count);
-            loss[t] =
-                static_cast<float>(std::log(sum) + (static_cast<double>(shift) - row[target[t]]));
+            const Row row(x + t * count, count);
+            loss[t] = row.loss(target[t]);
             if (d != nullptr) {
-              gradient(row, shift, sum, scale, count, target[t], d + t * count);
+              row.gradient(target[t], scale, d + t * count);
             }
           }
         });

@@ -1,5 +1,7 @@
 #include "kernels/gemm.h"
 
+#include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "kernels/onednn.h"
@@ -35,6 +37,50 @@ class Buffer {
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
+
+/// Calls body(begin, count) for pieces of [0, rows). Token counts per expert change all the time,
+/// and each new size costs oneDNN milliseconds and some 100 KiB of generated code; so rows are
+/// served in pieces of eight sizes per octave, (8..15) * 2^j: the largest that fits, then the rest.
+template <class Body>
+void for_pieces(std::int64_t rows, Body body) {
+  for (std::int64_t begin = 0; begin < rows;) {
+    const std::int64_t left = rows - begin;
+    const int shift =
+        std::max(0, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(left))) - 4);
+    const std::int64_t count = left >> shift << shift;
+    body(begin, count);
+    begin += count;
+  }
+}
+
+/// y [rows, n] = x [rows, k] B.
+void multiply(const Context& context, const Tensor& x, const void* packed_b, const Tensor& y) {
+  for_pieces(x.rows(), [&](std::int64_t begin, std::int64_t count) {
+    const onednn::Matmul sizes{
+        .m = count, .n = y.cols(), .k = x.cols(), .inputs = x.dtype(), .output = y.dtype()};
+    onednn::matmul(context, sizes, x.slice(begin, count).raw(), packed_b,
+                   y.slice(begin, count).raw());
+  });
+}
+
+/// dw += dy^T x. Both operands are brought into the product's own layout first: oneDNN multiplies a
+/// transposed A no faster, and may then split the sum over rows among threads, which would change
+/// its bits.
+void add_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x,
+                         const Tensor& dw) {
+  const ArenaScope scope(context.scratch);
+  const Tensor dy_transposed = context.scratch.tensor(dy.dtype(), {dy.cols(), dy.rows()});
+  onednn::transpose(context, dy, dy_transposed);
+  void* packed_x = context.scratch.allocate(onednn::packed_bytes(x.dtype(), x.rows(), x.cols()));
+  onednn::pack(context, x, onednn::Source::plain, x.dtype(), packed_x);
+  const onednn::Matmul sizes{.m = dy.cols(),
+                             .n = x.cols(),
+                             .k = x.rows(),
+                             .inputs = x.dtype(),
+                             .output = DType::f32,
+                             .accumulate = true};
+  onednn::matmul(context, sizes, dy_transposed.raw(), packed_x, dw.raw());
+}
 
 bool is_matrix(const Tensor& tensor, std::int64_t rows, std::int64_t cols) {
   return tensor.shape() == Shape{rows, cols};
@@ -84,13 +130,7 @@ void linear_forward(const Context& context, const Tensor& x, const PackedWeight&
         "linear_forward: x [rows, in], y [rows, out]");
   check(x.dtype() == w.dtype && (y.dtype() == w.dtype || y.dtype() == DType::f32),
         "linear_forward: x in the weight's dtype, y in it or float32");
-  onednn::matmul(context,
-                 {.m = x.rows(),
-                  .n = w.out_features,
-                  .k = w.in_features,
-                  .inputs = w.dtype,
-                  .output = y.dtype()},
-                 x.raw(), w.forward.data(), y.raw());
+  multiply(context, x, w.forward.data(), y);
 }
 
 void linear_backward_input(const Context& context, const Tensor& dy, const PackedWeight& weight,
@@ -102,13 +142,7 @@ void linear_backward_input(const Context& context, const Tensor& dy, const Packe
         "linear_backward_input: dy in the weight's dtype, dx in it or float32");
   check(w.backward.data() != nullptr || w.out_features * w.in_features == 0,
         "linear_backward_input needs a weight packed for backward");
-  onednn::matmul(context,
-                 {.m = dy.rows(),
-                  .n = w.in_features,
-                  .k = w.out_features,
-                  .inputs = w.dtype,
-                  .output = dx.dtype()},
-                 dy.raw(), w.backward.data(), dx.raw());
+  multiply(context, dy, w.backward.data(), dx);
 }
 
 void linear_backward_weight(const Context& context, const Tensor& dy, const Tensor& x,
@@ -119,24 +153,9 @@ void linear_backward_weight(const Context& context, const Tensor& dy, const Tens
       "linear_backward_weight: dy [rows, out], x [rows, in], dw [out, in]");
   check(dy.dtype() == x.dtype() && dw.dtype() == DType::f32,
         "linear_backward_weight: dy and x of one dtype, dw float32");
-  if (rows == 0) {
-    return;
-  }
-  // Both operands are brought into the product's own layout first: oneDNN multiplies a transposed A
-  // more slowly, and may then split the sum over rows among threads, which would change its bits.
-  const ArenaScope scope(context.scratch);
-  const Tensor dy_transposed = context.scratch.tensor(dy.dtype(), {dy.cols(), rows});
-  onednn::transpose(context, dy, dy_transposed);
-  void* packed_x = context.scratch.allocate(onednn::packed_bytes(x.dtype(), rows, x.cols()));
-  onednn::pack(context, x, onednn::Source::plain, x.dtype(), packed_x);
-  onednn::matmul(context,
-                 {.m = dy.cols(),
-                  .n = x.cols(),
-                  .k = rows,
-                  .inputs = x.dtype(),
-                  .output = DType::f32,
-                  .accumulate = true},
-                 dy_transposed.raw(), packed_x, dw.raw());
+  for_pieces(rows, [&](std::int64_t begin, std::int64_t count) {
+    add_weight_gradient(context, dy.slice(begin, count), x.slice(begin, count), dw);
+  });
 }
 
 }  // namespace cartesian

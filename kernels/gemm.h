@@ -1,8 +1,10 @@
 #pragma once
 // Matrix products through oneDNN. Weights have PyTorch's layout [out, in]; activations are [rows,
-// features]. float32 or bfloat16 in, float32 accumulation. Primitives are cached by their sizes, so
-// callers pad row counts (see comm/exchange.h) to keep sizes few. Thread-safe; uses context.threads
-// threads. Zero rows is allowed everywhere.
+// features]. float32 or bfloat16 in, float32 accumulation. Any number of rows, also zero; multiples
+// of 16 are fastest. A row of y or dx has the same bits whatever other rows it is computed with,
+// and all results whatever context.threads is. Thread-safe: ranks that are threads of one process
+// may share weights. OpenMP threads: context.threads. Errors: what oneDNN refuses (memory, mostly)
+// throws Error.
 
 #include <cstdint>
 #include <memory>

@@ -80,16 +80,17 @@ class PlanCache {
     }
     entries_.emplace_front(key, made);
     it->second = entries_.begin();
-    if (entries_.size() > kMaxPrimitives) {
+    ++made_;
+    if (std::ssize(entries_) > kMaxPrimitives) {
       index_.erase(entries_.back().first);
       entries_.pop_back();
     }
     return made;
   }
 
-  std::size_t size() {
+  CacheState state() {
     const std::lock_guard lock(mutex_);
-    return entries_.size();
+    return {std::ssize(entries_), made_};
   }
 
  private:
@@ -108,6 +109,7 @@ class PlanCache {
   std::mutex mutex_;
   Entries entries_;                         // guarded by mutex_; most recently used first
   std::map<Key, Entries::iterator> index_;  // guarded by mutex_
+  std::int64_t made_ = 0;                   // guarded by mutex_
 };
 
 /// oneDNN's engine and the plans made on it. Process-wide, since generated code is costly to make
@@ -268,6 +270,6 @@ void transpose(const Context& context, const Tensor& x, const Tensor& out) {
   });
 }
 
-std::size_t cached_primitives() { return library().plans.size(); }
+CacheState cache_state() { return library().plans.state(); }
 
 }  // namespace cartesian::onednn

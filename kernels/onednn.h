@@ -37,8 +37,11 @@ void pack(const Context& context, const Tensor& b, Source source, DType dtype, v
 /// out [cols, rows] = the transpose of x [rows, cols], of one dtype.
 void transpose(const Context& context, const Tensor& x, const Tensor& out);
 
-/// The number of primitives cached now, never more than kMaxPrimitives.
-std::size_t cached_primitives();
-inline constexpr std::size_t kMaxPrimitives = 1024;
+inline constexpr std::int64_t kMaxPrimitives = 1024;
+struct CacheState {
+  std::int64_t primitives = 0;  ///< cached now, never more than kMaxPrimitives
+  std::int64_t made = 0;        ///< since the process began
+};
+CacheState cache_state();
 
 }  // namespace cartesian::onednn

@@ -9,7 +9,7 @@ namespace cartesian::cpu {
 namespace {
 
 // Columns summed at once: the float32 sums stay in the first-level cache.
-constexpr std::int64_t kColumns = 512;
+constexpr std::int64_t kColumns = 2048;
 
 // sums[c] = scale * row[c], or += unless `first`.
 template <class T>

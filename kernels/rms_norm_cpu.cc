@@ -24,24 +24,36 @@ float inverse_rms(const T* x, std::int64_t hidden, float eps) {
   return 1.0F / std::sqrt(sum / static_cast<float>(hidden) + eps);
 }
 
-// With n = x * r, r = inv_rms: dx = r * (dy w - n * mean(dy w n)), dweight = dy n.
 template <class T>
-void backward_row(const T* x, const float* weight, float r, const T* dy, std::int64_t hidden, T* dx,
-                  float* dweight) {
-  float sum = 0;
+struct Backward {
+  const T* x;
+  const float* weight;
+  const float* inv_rms;
+  const T* dy;
+  T* dx;
+  std::int64_t hidden;
+
+  // With r = inv_rms and n = x r: dx += r (dy w - n mean(dy w n)), sums += dy n.
+  void row(std::int64_t t, float* sums) const {
+    const T* in = x + t * hidden;
+    const T* gradient = dy + t * hidden;
+    T* out = dx + t * hidden;
+    const float r = inv_rms[t];
+    float sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (std::int64_t c = 0; c < hidden; ++c) {
-    sum += to_float(dy[c]) * weight[c] * to_float(x[c]);
-  }
-  const float mean = sum * r * r / static_cast<float>(hidden);
+    for (std::int64_t c = 0; c < hidden; ++c) {
+      sum += to_float(gradient[c]) * weight[c] * to_float(in[c]);
+    }
+    const float mean = sum * r * r / static_cast<float>(hidden);
 #pragma omp simd
-  for (std::int64_t c = 0; c < hidden; ++c) {
-    const float value = to_float(x[c]);
-    const float gradient = to_float(dy[c]);
-    dweight[c] += gradient * (value * r);
-    dx[c] = from_float<T>(to_float(dx[c]) + r * (gradient * weight[c] - value * mean));
+    for (std::int64_t c = 0; c < hidden; ++c) {
+      const float value = to_float(in[c]);
+      const float d = to_float(gradient[c]);
+      sums[c] += d * (value * r);
+      out[c] = from_float<T>(to_float(out[c]) + r * (d * weight[c] - value * mean));
+    }
   }
-}
+};
 
 }  // namespace
 
@@ -74,21 +86,21 @@ void rms_norm_backward(const Context& context, const Tensor& x, const Tensor& we
                        const Tensor& dweight) {
   const std::int64_t rows = x.rows();
   const std::int64_t hidden = x.cols();
-  const auto* w = weight.data<float>();
-  const auto* inverse = inv_rms.data<float>();
   const ArenaScope scope(context.scratch);
   const std::int64_t blocks = (rows + kRows - 1) / kRows;
   auto* partial = context.scratch.tensor(DType::f32, {blocks, hidden}).data<float>();
   dispatch_float(x.dtype(), [&]<class T>(T) {
-    const T* in = x.data<T>();
-    const T* gradient = dy.data<T>();
-    T* out = dx.data<T>();
-    parallel_blocks(context, rows, kRows, [=](std::int64_t begin, std::int64_t end) {
+    const Backward<T> op{.x = x.data<T>(),
+                         .weight = weight.data<float>(),
+                         .inv_rms = inv_rms.data<float>(),
+                         .dy = dy.data<T>(),
+                         .dx = dx.data<T>(),
+                         .hidden = hidden};
+    parallel_blocks(context, rows, kRows, [&](std::int64_t begin, std::int64_t end) {
       float* sums = partial + begin / kRows * hidden;
       std::memset(sums, 0, static_cast<std::size_t>(hidden) * sizeof(float));
       for (std::int64_t t = begin; t < end; ++t) {
-        backward_row(in + t * hidden, w, inverse[t], gradient + t * hidden, hidden,
-                     out + t * hidden, sums);
+        op.row(t, sums);
       }
     });
   });

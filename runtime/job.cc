@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -27,7 +28,8 @@ std::unique_ptr<Transport> make_transport(Metrics& metrics) {
   return std::move(make_local_transports(1, options).front());
 }
 
-/// Ends the process without waiting for anybody: other ranks may be gone, and MPI_Finalize would wait for them.
+/// Ends the process without waiting for anybody: other ranks may be gone, and MPI_Finalize would
+/// wait for them.
 [[noreturn]] void end_after_error(int code) {
   std::fflush(stdout);
   std::fflush(stderr);
@@ -84,17 +86,18 @@ int run_job(const std::function<int(Job&)>& body) {
 }
 
 Topology find_topology(Transport& transport, std::span<const std::int64_t> node_sizes) {
-  const Topology topology = [&] {
-    if (!node_sizes.empty()) {
-      std::vector<int> sizes;
-      std::ranges::transform(node_sizes, std::back_inserter(sizes),
-                             [](std::int64_t size) { return static_cast<int>(std::min<std::int64_t>(size, 1 << 30)); });
-      return Topology::from_node_sizes(sizes, transport.size());
-    }
-    return Topology::from_host_names(all_gather(transport, transport.host(), {"bootstrap"}));
-  }();
-  transport.set_topology(topology);
-  return topology;
+  const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"bootstrap"});
+  std::optional<Topology> topology;
+  agree(transport, {"bootstrap"}, [&] {
+    std::vector<int> sizes;
+    std::ranges::transform(node_sizes, std::back_inserter(sizes), [](std::int64_t size) {
+      return static_cast<int>(std::min<std::int64_t>(size, 1 << 20));
+    });
+    topology = sizes.empty() ? Topology::from_host_names(hosts)
+                             : Topology::from_node_sizes(sizes, transport.size());
+  });
+  transport.set_topology(*topology);
+  return *topology;
 }
 
 int threads_per_rank(std::int64_t configured, const Topology& topology, int rank) {
@@ -104,7 +107,8 @@ int threads_per_rank(std::int64_t configured, const Topology& topology, int rank
   const int online = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  const int usable = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : online;
+  const int usable =
+      sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : online;
   if (usable < online) {
     return usable;  // a launcher has bound this rank to its share
   }

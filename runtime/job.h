@@ -1,6 +1,6 @@
 #pragma once
-// Job: what a process of the program has from start to end: files, clock, metrics and its place among the ranks. And how a
-// job ends: in order, or by telling the other ranks what went wrong.
+// Job: what a process of the program has from start to end: files, clock, metrics and its place
+// among the ranks. And how a job ends: in order, or by telling the other ranks what went wrong.
 
 #include <functional>
 #include <memory>
@@ -29,17 +29,20 @@ struct Job {
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitError = 1;
 inline constexpr int kExitUsage = 2;
-inline constexpr int kExitStopped = 75;  ///< stopped on request, with a checkpoint: run again with --resume
+inline constexpr int kExitStopped =
+    75;  ///< stopped on request, with a checkpoint: run again with --resume
 
-/// Runs `body` as this process's part of the job: under MPI if a launcher started it, alone otherwise. An exception ends
-/// the job: it is printed (once if every rank threw the same, else by each rank that it concerns), the other ranks are told,
-/// and the process ends with kExitError without waiting for them. Returns body's exit code.
+/// Runs `body` as this process's part of the job: under MPI if a launcher started it, alone
+/// otherwise. An exception ends the job: it is printed (once if every rank threw the same, else by
+/// each rank that it concerns), the other ranks are told, and the process ends with kExitError
+/// without waiting for them. Returns body's exit code.
 int run_job(const std::function<int(Job&)>& body);
 
 /// Ranks by node: `node_sizes` if not empty, else those that share a host. Collective.
 Topology find_topology(Transport& transport, std::span<const std::int64_t> node_sizes);
 
-/// Threads for this rank: `configured`, or if 0 this process's cores shared by the ranks of the node.
+/// Threads for this rank: `configured`, or if 0 this process's cores shared by the ranks of the
+/// node.
 int threads_per_rank(std::int64_t configured, const Topology& topology, int rank);
 
 }  // namespace cartesian

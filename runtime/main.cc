@@ -1,1 +1,24 @@
-int main() { return 0; }
+#include <map>
+
+#include "runtime/cli/command.h"
+#include "runtime/job.h"
+#include "runtime/version.h"
+
+int main(int argc, char** argv) {
+  using namespace cartesian;
+  CLI::App app("Cartesian: expert-parallel training of CartesianMoE language models");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string(version()));
+  const std::map<std::string, CommandFunction> commands = {
+      {"train", add_train_command(app)},
+      {"eval", add_eval_command(app)},
+      {"generate", add_generate_command(app)},
+      {"tokenize", add_tokenize_command(app)},
+  };
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  return commands.at(app.get_subcommands().front()->get_name())();
+}

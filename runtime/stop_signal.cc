@@ -1,15 +1,17 @@
 #include "runtime/stop_signal.h"
 
+#include <unistd.h>
+
 #include <csignal>
 #include <ctime>
-#include <unistd.h>
 
 namespace cartesian {
 
 namespace {
 
 constexpr int kInterrupted = 130;
-constexpr long kPollNanoseconds = 100'000'000;  // how soon the watcher sees that the process is ending
+constexpr long kPollNanoseconds =
+    100'000'000;  // how soon the watcher sees that the process is ending
 
 sigset_t stop_signals() {
   sigset_t signals;

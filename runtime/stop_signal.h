@@ -8,8 +8,9 @@
 
 namespace cartesian {
 
-/// One per process, made before any other thread: it blocks the three signals, which threads inherit, and waits for them on
-/// a thread of its own. A second SIGINT ends the process at once with code 130.
+/// One per process, made before any other thread: it blocks the three signals, which threads
+/// inherit, and waits for them on a thread of its own. A second SIGINT ends the process at once
+/// with code 130.
 class StopSignal {
  public:
   StopSignal();

@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
 #include <sstream>
-#include <toml++/toml.h>
 
 #include "base/error.h"
 #include "base/suggest.h"
@@ -18,7 +18,8 @@ namespace {
 /// Where a value stands, for errors: "file.toml:12: train.steps" or "--set train.steps".
 std::string place_of(const std::string& where, const toml::node& node, const std::string& key) {
   const auto line = node.source().begin.line;
-  return line > 0 && where != "--set" ? fmt::format("{}:{}: {}", where, line, key) : fmt::format("{} {}", where, key);
+  return line > 0 && where != "--set" ? fmt::format("{}:{}: {}", where, line, key)
+                                      : fmt::format("{} {}", where, key);
 }
 
 [[noreturn]] void wrong_type(const std::string& place, std::string_view wanted) {
@@ -67,8 +68,8 @@ struct Assign {
     }
     const std::string& value = node.as_string()->get();
     if (!field.choices.empty() && std::ranges::find(field.choices, value) == field.choices.end()) {
-      throw ConfigError(
-          fmt::format("{} = \"{}\": must be one of {}", place, value, fmt::join(field.choices, ", ")));
+      throw ConfigError(fmt::format("{} = \"{}\": must be one of {}", place, value,
+                                    fmt::join(field.choices, ", ")));
     }
     *target = value;
   }
@@ -83,7 +84,8 @@ struct Assign {
   }
 };
 
-void assign(std::vector<ConfigField>& fields, const std::string& where, const std::string& key, const toml::node& node) {
+void assign(std::vector<ConfigField>& fields, const std::string& where, const std::string& key,
+            const toml::node& node) {
   const std::string place = place_of(where, node, key);
   const auto field = std::ranges::find(fields, key, &ConfigField::key);
   if (field == fields.end()) {
@@ -94,7 +96,8 @@ void assign(std::vector<ConfigField>& fields, const std::string& where, const st
   std::visit(Assign{*field, node, place}, field->target);
 }
 
-void assign_tables(std::vector<ConfigField>& fields, const std::string& where, const toml::table& table) {
+void assign_tables(std::vector<ConfigField>& fields, const std::string& where,
+                   const toml::table& table) {
   for (const auto& [section, value] : table) {
     const std::string name(section.str());
     if (!value.is_table()) {
@@ -111,7 +114,8 @@ toml::table parse_toml(std::string_view text, const std::string& where) {
   try {
     return toml::parse(text, where);
   } catch (const toml::parse_error& error) {
-    throw ConfigError(fmt::format("{}:{}: {}", where, error.source().begin.line, error.description()));
+    throw ConfigError(
+        fmt::format("{}:{}: {}", where, error.source().begin.line, error.description()));
   }
 }
 
@@ -134,11 +138,14 @@ void apply_override(std::vector<ConfigField>& fields, const std::string& setting
 void validate_sizes(const Config& config) {
   validate(config.model, "model.");
   if (config.data.train.empty()) {
-    throw ConfigError("data.train is empty: set it to the prefix of a .bin/.idx pair made by 'cartesian tokenize'");
+    throw ConfigError(
+        "data.train is empty: set it to the prefix of a .bin/.idx pair made by 'cartesian "
+        "tokenize'");
   }
   if (config.train.batch_sequences % config.train.micro_batch_sequences != 0) {
-    throw ConfigError(fmt::format("train.batch_sequences = {} is not a multiple of train.micro_batch_sequences = {}",
-                                  config.train.batch_sequences, config.train.micro_batch_sequences));
+    throw ConfigError(fmt::format(
+        "train.batch_sequences = {} is not a multiple of train.micro_batch_sequences = {}",
+        config.train.batch_sequences, config.train.micro_batch_sequences));
   }
   if (config.train.beta1 >= 1 || config.train.beta2 >= 1) {
     throw ConfigError("train.beta1 and train.beta2 must be below 1");
@@ -166,9 +173,31 @@ struct Format {
   }
 };
 
+std::string format_toml(const Config& config, bool documented) {
+  Config copy = config;
+  std::string text;
+  std::string section;
+  for (const ConfigField& field : config_fields(copy)) {
+    const std::string name = field.key.substr(0, field.key.find('.'));
+    if (name != section) {
+      text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", name);
+      section = name;
+    }
+    const std::string setting = fmt::format("{} = {}", field.key.substr(name.size() + 1),
+                                            std::visit(Format{}, field.target));
+    text += documented ? fmt::format("{:<28} # {}", setting, field.description) : setting;
+    if (documented && !field.choices.empty()) {
+      text += fmt::format(" ({})", fmt::join(field.choices, ", "));
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
-Config parse_config(std::string_view text, std::string_view name, std::span<const std::string> overrides) {
+Config parse_config(std::string_view text, std::string_view name,
+                    std::span<const std::string> overrides) {
   Config config;
   std::vector<ConfigField> fields = config_fields(config);
   const std::string where(name);
@@ -185,19 +214,10 @@ Config load_config(FileSystem& files, const Path& path, std::span<const std::str
   return parse_config(files.read(path), path.string(), overrides);
 }
 
-std::string to_toml(const Config& config) {
-  Config copy = config;
-  std::string text;
-  std::string section;
-  for (const ConfigField& field : config_fields(copy)) {
-    const std::string name = field.key.substr(0, field.key.find('.'));
-    if (name != section) {
-      text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", name);
-      section = name;
-    }
-    text += fmt::format("{} = {}\n", field.key.substr(name.size() + 1), std::visit(Format{}, field.target));
-  }
-  return text;
+std::string to_toml(const Config& config) { return format_toml(config, /*documented=*/false); }
+
+std::string to_documented_toml(const Config& config) {
+  return format_toml(config, /*documented=*/true);
 }
 
 }  // namespace cartesian

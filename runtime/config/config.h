@@ -1,6 +1,6 @@
 #pragma once
-// The configuration of a run: what a TOML file and --set may say, with the defaults. docs/configuration.md lists the
-// keys; `cartesian train --keys` prints them.
+// The configuration of a run: what a TOML file and --set may say, with the defaults.
+// docs/configuration.md lists the keys; `cartesian train --keys` prints them.
 
 #include <cstdint>
 #include <span>
@@ -33,13 +33,13 @@ struct TrainConfig {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double clip_norm = 1.0;        ///< 0 for no clipping
-  double balance_loss = 0.01;    ///< coefficient of the load-balancing loss
+  double clip_norm = 1.0;      ///< 0 for no clipping
+  double balance_loss = 0.01;  ///< coefficient of the load-balancing loss
 };
 
 struct ValidConfig {
-  std::int64_t every = 100;      ///< steps between validations; 0 for only at the end
-  std::int64_t sequences = 64;   ///< sequences evaluated, from the start of the held-out data
+  std::int64_t every = 100;     ///< steps between validations; 0 for only at the end
+  std::int64_t sequences = 64;  ///< sequences evaluated, from the start of the held-out data
 };
 
 struct CheckpointConfig {
@@ -55,10 +55,10 @@ struct RunConfig {
 };
 
 struct ParallelConfig {
-  std::int64_t expert_ranks = 0;        ///< ranks over which one copy of the experts is spread; 0 for all
-  std::vector<std::int64_t> node_sizes; ///< overrides the nodes that the bootstrap finds
-  std::string placement = "linear";     ///< "linear", "local" or a placement file
-  std::int64_t threads = 0;             ///< OpenMP threads per rank; 0 for cores / ranks on the node
+  std::int64_t expert_ranks = 0;  ///< ranks over which one copy of the experts is spread; 0 for all
+  std::vector<std::int64_t> node_sizes;  ///< overrides the nodes that the bootstrap finds
+  std::string placement = "linear";      ///< "linear", "local" or a placement file
+  std::int64_t threads = 0;  ///< OpenMP threads per rank; 0 for cores / ranks on the node
 };
 
 struct ExchangeConfig {
@@ -96,8 +96,9 @@ struct ConfigField {
 /// Every key of `config`, in documentation order. The targets point into `config`.
 std::vector<ConfigField> config_fields(Config& config);
 
-/// Reads a TOML file, then applies `overrides` ("section.key=value", the value in TOML or a bare string). Throws ConfigError
-/// naming file, line and key: unknown keys (with the nearest known), ill-typed or out-of-range values, sizes that cannot work.
+/// Reads a TOML file, then applies `overrides` ("section.key=value", the value in TOML or a bare
+/// string). Throws ConfigError naming file, line and key: unknown keys (with the nearest known),
+/// ill-typed or out-of-range values, sizes that cannot work.
 Config load_config(FileSystem& files, const Path& path, std::span<const std::string> overrides);
 /// As load_config, from text; `name` stands for the file in errors.
 Config parse_config(std::string_view text, std::string_view name,
@@ -105,5 +106,8 @@ Config parse_config(std::string_view text, std::string_view name,
 
 /// Every key with its value, as TOML: what a run directory keeps, and what ranks compare.
 std::string to_toml(const Config& config);
+/// As to_toml(), with each key's meaning and allowed values as a comment: the reference of all
+/// keys.
+std::string to_documented_toml(const Config& config);
 
 }  // namespace cartesian

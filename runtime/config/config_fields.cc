@@ -6,18 +6,34 @@ namespace {
 
 void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
   const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
-  add({"model.vocab_size", &model.vocab_size, 2, {}, "token ids; 257 for bytes and the end of a document"});
+  add({"model.vocab_size",
+       &model.vocab_size,
+       2,
+       {},
+       "token ids; 257 for bytes and the end of a document"});
   add({"model.hidden_size", &model.hidden_size, 1, {}, "width of the residual stream"});
   add({"model.intermediate_size", &model.intermediate_size, 1, {}, "width of a dense block's FFN"});
   add({"model.num_hidden_layers", &model.num_hidden_layers, 1, {}, "blocks"});
   add({"model.num_attention_heads", &model.num_attention_heads, 1, {}, "attention heads"});
   add({"model.rms_norm_eps", &model.rms_norm_eps, 0, {}, "added to the mean square in RMSNorm"});
   add({"model.rope_theta", &model.rope_theta, 1, {}, "base of the rotary embedding's wavelengths"});
-  add({"model.initializer_range", &model.initializer_range, 0, {}, "standard deviation of the initial weights"});
-  add({"model.sub_layers", &model.sub_layers, 0, {}, "0: dense, 1: conventional MoE, 2: CartesianMoE (A, then B)"});
+  add({"model.initializer_range",
+       &model.initializer_range,
+       0,
+       {},
+       "standard deviation of the initial weights"});
+  add({"model.sub_layers",
+       &model.sub_layers,
+       0,
+       {},
+       "0: dense, 1: conventional MoE, 2: CartesianMoE (A, then B)"});
   add({"model.num_experts", &model.num_experts, 1, {}, "routed sub-experts in each sub-layer"});
   add({"model.moe_top_k", &model.moe_top_k, 1, {}, "sub-experts per token in each sub-layer"});
-  add({"model.grain_level", &model.grain_level, 1, {}, "experts are intermediate_size / grain_level wide"});
+  add({"model.grain_level",
+       &model.grain_level,
+       1,
+       {},
+       "experts are intermediate_size / grain_level wide"});
   add({"model.use_residual", &model.use_residual, 0, {}, "a shared expert in each sub-layer"});
   add({"model.expert_interval", &model.expert_interval, 1, {}, "blocks 0, i, 2 i, ... are MoE"});
 }
@@ -26,13 +42,29 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
   TrainConfig& train = config.train;
   const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
   add({"data.train", &config.data.train, 0, {}, "prefix of the training tokens' .bin/.idx pair"});
-  add({"data.valid", &config.data.valid, 0, {}, "prefix of the held-out tokens' pair; empty for no validation"});
+  add({"data.valid",
+       &config.data.valid,
+       0,
+       {},
+       "prefix of the held-out tokens' pair; empty for no validation"});
   add({"train.steps", &train.steps, 0, {}, "optimizer steps"});
-  add({"train.batch_sequences", &train.batch_sequences, 1, {}, "sequences per step, over all ranks"});
-  add({"train.micro_batch_sequences", &train.micro_batch_sequences, 1, {}, "sequences per forward and backward, over all ranks"});
+  add({"train.batch_sequences",
+       &train.batch_sequences,
+       1,
+       {},
+       "sequences per step, over all ranks"});
+  add({"train.micro_batch_sequences",
+       &train.micro_batch_sequences,
+       1,
+       {},
+       "sequences per forward and backward, over all ranks"});
   add({"train.sequence_length", &train.sequence_length, 1, {}, "tokens per sequence"});
   add({"train.seed", &train.seed, 0, {}, "of the initial weights and the order of the data"});
-  add({"train.dtype", &train.dtype, 0, {"float32", "bfloat16"}, "of activations and matrix products"});
+  add({"train.dtype",
+       &train.dtype,
+       0,
+       {"float32", "bfloat16"},
+       "of activations and matrix products"});
   add({"train.learning_rate", &train.learning_rate, 0, {}, "peak, after warm-up"});
   add({"train.min_learning_rate", &train.min_learning_rate, 0, {}, "where the cosine ends"});
   add({"train.warmup_steps", &train.warmup_steps, 0, {}, "steps of linear warm-up"});
@@ -40,27 +72,67 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
   add({"train.beta1", &train.beta1, 0, {}, "AdamW"});
   add({"train.beta2", &train.beta2, 0, {}, "AdamW"});
   add({"train.eps", &train.eps, 0, {}, "AdamW"});
-  add({"train.clip_norm", &train.clip_norm, 0, {}, "largest global gradient norm; 0 for no clipping"});
+  add({"train.clip_norm",
+       &train.clip_norm,
+       0,
+       {},
+       "largest global gradient norm; 0 for no clipping"});
   add({"train.balance_loss", &train.balance_loss, 0, {}, "coefficient of the load-balancing loss"});
-  add({"valid.every", &config.valid.every, 0, {}, "steps between validations; 0 for only at the end"});
+  add({"valid.every",
+       &config.valid.every,
+       0,
+       {},
+       "steps between validations; 0 for only at the end"});
   add({"valid.sequences", &config.valid.sequences, 1, {}, "held-out sequences evaluated"});
 }
 
 void run_fields(Config& config, std::vector<ConfigField>& fields) {
   const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
-  add({"checkpoint.every", &config.checkpoint.every, 0, {}, "steps between checkpoints; 0 for only at the end"});
+  add({"checkpoint.every",
+       &config.checkpoint.every,
+       0,
+       {},
+       "steps between checkpoints; 0 for only at the end"});
   add({"checkpoint.keep_last", &config.checkpoint.keep_last, 1, {}, "complete checkpoints kept"});
   add({"checkpoint.async", &config.checkpoint.async, 0, {}, "write while training goes on"});
   add({"run.dir", &config.run.dir, 0, {}, "run directory"});
-  add({"run.progress", &config.run.progress, 0, {"auto", "line", "plain", "off"}, "one live line, plain lines or nothing"});
+  add({"run.progress",
+       &config.run.progress,
+       0,
+       {"auto", "line", "plain", "off"},
+       "one live line, plain lines or nothing"});
   add({"run.log_every_s", &config.run.log_every_s, 0, {}, "seconds between plain progress lines"});
-  add({"parallel.expert_ranks", &config.parallel.expert_ranks, 0, {}, "ranks that share one copy of the experts; 0 for all"});
-  add({"parallel.node_sizes", &config.parallel.node_sizes, 1, {}, "ranks per node, instead of those the bootstrap finds"});
-  add({"parallel.placement", &config.parallel.placement, 0, {}, "\"linear\", \"local\" or a placement file"});
-  add({"parallel.threads", &config.parallel.threads, 0, {}, "threads per rank; 0 for the node's cores over its ranks"});
+  add({"parallel.expert_ranks",
+       &config.parallel.expert_ranks,
+       0,
+       {},
+       "ranks that share one copy of the experts; 0 for all"});
+  add({"parallel.node_sizes",
+       &config.parallel.node_sizes,
+       1,
+       {},
+       "ranks per node, instead of those the bootstrap finds"});
+  add({"parallel.placement",
+       &config.parallel.placement,
+       0,
+       {},
+       "\"linear\", \"local\" or a placement file"});
+  add({"parallel.threads",
+       &config.parallel.threads,
+       0,
+       {},
+       "threads per rank; 0 for the node's cores over its ranks"});
   add({"exchange.flow", &config.exchange.flow, 0, {"flat"}, "how tokens travel"});
-  add({"exchange.chunks", &config.exchange.chunks, 1, {}, "parts of a rank's tokens that go through a MoE layer as a pipeline"});
-  add({"comm.timeout_s", &config.comm.timeout_s, 0.001, {}, "deadline of every wait for another rank"});
+  add({"exchange.chunks",
+       &config.exchange.chunks,
+       1,
+       {},
+       "parts of a rank's tokens that go through a MoE layer as a pipeline"});
+  add({"comm.timeout_s",
+       &config.comm.timeout_s,
+       0.001,
+       {},
+       "deadline of every wait for another rank"});
 }
 
 }  // namespace

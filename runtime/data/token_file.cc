@@ -15,9 +15,9 @@
 
 namespace cartesian {
 
-namespace {
+namespace layout = token_file_layout;
 
-using namespace token_file_layout;
+namespace {
 
 /// The value at any address, aligned or not.
 template <class T>
@@ -78,31 +78,33 @@ TokenFile::TokenFile(FileSystem& files, Path prefix)
 
 void TokenFile::read_header() {
   const auto index = index_->bytes();
-  if (index.size() < kHeaderBytes) {
+  if (index.size() < layout::kHeaderBytes) {
     fail_index(fmt::format("{} bytes are too few for an index", index.size()));
   }
-  if (std::memcmp(index.data(), kMagic.data(), kMagic.size()) != 0) {
+  if (std::memcmp(index.data(), layout::kMagic.data(), layout::kMagic.size()) != 0) {
     fail_index("it does not begin with MMIDIDX: not a Megatron index");
   }
-  const auto version = load<std::uint64_t>(index.data() + kVersionAt);
-  if (version != kVersion) {
-    fail_index(fmt::format("version {} is not known; this build reads {}", version, kVersion));
+  const auto version = load<std::uint64_t>(index.data() + layout::kVersionAt);
+  if (version != layout::kVersion) {
+    fail_index(
+        fmt::format("version {} is not known; this build reads {}", version, layout::kVersion));
   }
-  type_ = load<TokenType>(index.data() + kTypeAt);
+  type_ = load<TokenType>(index.data() + layout::kTypeAt);
   if (!is_known(type_)) {
     fail_index(
         fmt::format("token type {} is not one of 1, 3, 4, 5 and 8", static_cast<int>(type_)));
   }
-  const auto sequences = load<std::uint64_t>(index.data() + kSequencesAt);
-  const auto bounds = load<std::uint64_t>(index.data() + kBoundsAt);
+  const auto sequences = load<std::uint64_t>(index.data() + layout::kSequencesAt);
+  const auto bounds = load<std::uint64_t>(index.data() + layout::kBoundsAt);
   // Divisions, so that no count can overflow.
-  const std::uint64_t room = index.size() - kHeaderBytes;
-  if (sequences > room / kSequenceBytes ||
-      bounds > (room - sequences * kSequenceBytes) / kBoundBytes) {
+  const std::uint64_t room = index.size() - layout::kHeaderBytes;
+  if (sequences > room / layout::kSequenceBytes ||
+      bounds > (room - sequences * layout::kSequenceBytes) / layout::kBoundBytes) {
     fail_index(fmt::format("{} sequences and {} document bounds do not fit its {} bytes", sequences,
                            bounds, index.size()));
   }
-  const std::uint64_t rest = room - sequences * kSequenceBytes - bounds * kBoundBytes;
+  const std::uint64_t rest =
+      room - sequences * layout::kSequenceBytes - bounds * layout::kBoundBytes;
   if (rest != 0) {
     fail_index(fmt::format("{} bytes follow the last document bound", rest));
   }
@@ -115,7 +117,7 @@ void TokenFile::read_header() {
 }
 
 void TokenFile::check_sequences() const {
-  const std::byte* lengths = index_->bytes().data() + kHeaderBytes;
+  const std::byte* lengths = index_->bytes().data() + layout::kHeaderBytes;
   const std::byte* offsets = lengths + sequences_ * static_cast<std::int64_t>(sizeof(std::int32_t));
   const auto token_bytes = static_cast<std::int64_t>(size_of(type_));
   const auto data_bytes = static_cast<std::int64_t>(data_->bytes().size());
@@ -146,8 +148,8 @@ void TokenFile::check_sequences() const {
 }
 
 void TokenFile::check_documents() const {
-  const std::byte* bounds =
-      index_->bytes().data() + kHeaderBytes + sequences_ * std::int64_t{kSequenceBytes};
+  const std::byte* bounds = index_->bytes().data() + layout::kHeaderBytes +
+                            sequences_ * std::int64_t{layout::kSequenceBytes};
   std::int64_t last = 0;
   for (std::int64_t i = 0; i < bounds_; ++i) {
     const auto bound = load<std::int64_t>(bounds + i * 8);

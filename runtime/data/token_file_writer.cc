@@ -13,6 +13,8 @@
 
 namespace cartesian {
 
+namespace layout = token_file_layout;
+
 namespace {
 
 // DType.optimal_dtype of Megatron-LM's indexed_dataset.py.
@@ -76,17 +78,16 @@ void TokenFileWriter::end_document() {
 }
 
 void TokenFileWriter::finish() {
-  using namespace token_file_layout;
   check(open_ == 0, "every document is ended");
   data_->sync();
   data_->close();
 
   const auto file = staged_.create(token_index_path(prefix_));
   IndexOutput index(*file);
-  for (const char c : kMagic) {
+  for (const char c : layout::kMagic) {
     index.put(c);
   }
-  index.put(kVersion);
+  index.put(layout::kVersion);
   index.put(type_);
   index.put(static_cast<std::uint64_t>(lengths_.size()));
   index.put(static_cast<std::uint64_t>(lengths_.size() + 1));

@@ -16,16 +16,16 @@ AttentionLayer::AttentionLayer(ParameterStore& store, const ModelConfig& config,
             fmt::format("model.layers.{}.self_attn.k_proj.weight", block),
             fmt::format("model.layers.{}.self_attn.v_proj.weight", block)},
            3 * config.hidden_size, config.hidden_size, config.initializer_range),
-      output_(store, {fmt::format("model.layers.{}.self_attn.o_proj.weight", block)}, config.hidden_size,
-              config.hidden_size, residual_init_std(config)) {}
+      output_(store, {fmt::format("model.layers.{}.self_attn.o_proj.weight", block)},
+              config.hidden_size, config.hidden_size, residual_init_std(config)) {}
 
 void AttentionLayer::pack(const Context& context, DType dtype) {
   qkv_.pack(context, dtype);
   output_.pack(context, dtype);
 }
 
-void AttentionLayer::forward(RankContext& rank, const RopeTable& rope_table, std::int64_t length, const Tensor& x,
-                             const Tensor& out, Saved& saved) const {
+void AttentionLayer::forward(RankContext& rank, const RopeTable& rope_table, std::int64_t length,
+                             const Tensor& x, const Tensor& out, Saved& saved) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::attention);
   const std::int64_t tokens = x.rows();
   const std::int64_t hidden = x.cols();
@@ -51,7 +51,8 @@ void AttentionLayer::backward(RankContext& rank, const RopeTable& rope_table, st
   const Tensor dqkv_rows = dqkv.reshape({tokens, 3 * hidden});
   const Tensor dh = rank.op.scratch.tensor(rank.dtype, {tokens, hidden});
   output_.backward(rank, saved.attended, dx, dattended);
-  attention_backward(rank.op, saved.qkv, length, saved.attended, saved.log_sum_exp, dattended, dqkv);
+  attention_backward(rank.op, saved.qkv, length, saved.attended, saved.log_sum_exp, dattended,
+                     dqkv);
   rope(rank.op, rope_table, length, dqkv, /*inverse=*/true);
   qkv_.backward(rank, saved.h, dqkv_rows, dh);
   norm_.backward(rank, saved.norm, dh, dx);

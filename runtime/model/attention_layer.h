@@ -25,8 +25,8 @@ class AttentionLayer {
   void forward(RankContext& rank, const RopeTable& rope_table, std::int64_t length, const Tensor& x,
                const Tensor& out, Saved& saved) const;
   /// dx holds the gradient of out and becomes that of x.
-  void backward(RankContext& rank, const RopeTable& rope_table, std::int64_t length, const Saved& saved,
-                const Tensor& dx) const;
+  void backward(RankContext& rank, const RopeTable& rope_table, std::int64_t length,
+                const Saved& saved, const Tensor& dx) const;
 
  private:
   std::int64_t heads_;

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 
-#include "kernels/embedding.h"
 #include "kernels/elementwise.h"
+#include "kernels/embedding.h"
 
 namespace cartesian {
 
-LanguageModel::LanguageModel(const ModelConfig& config, const Placement& placement, int rank, ParameterStore& store)
+LanguageModel::LanguageModel(const ModelConfig& config, const Placement& placement, int rank,
+                             ParameterStore& store)
     : config_(config),
       store_(store),
       embedding_(store.add({{.name = "model.embed_tokens.weight",
@@ -20,9 +21,11 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Placement& placeme
   for (int block = 0; block < config.num_hidden_layers; ++block) {
     AttentionLayer attention(store, config, block);
     if (config.is_moe_block(block)) {
-      blocks_.push_back(std::make_unique<Block>(Block{std::move(attention), MoeLayer(store, config, block, layer++)}));
+      blocks_.push_back(std::make_unique<Block>(
+          Block{std::move(attention), MoeLayer(store, config, block, layer++)}));
     } else {
-      blocks_.push_back(std::make_unique<Block>(Block{std::move(attention), DenseLayer(store, config, block)}));
+      blocks_.push_back(
+          std::make_unique<Block>(Block{std::move(attention), DenseLayer(store, config, block)}));
     }
   }
   head_ = std::make_unique<LmHead>(store, config);
@@ -60,14 +63,15 @@ std::span<RouterLoad> LanguageModel::loads_of_block(std::size_t block) {
 RopeTable LanguageModel::rope_table(std::int64_t length) {
   if (!rope_ || rope_length_ != length) {
     constants_.reset();
-    rope_ = make_rope_table(constants_, length, config_.head_dim(), static_cast<float>(config_.rope_theta));
+    rope_ = make_rope_table(constants_, length, config_.head_dim(),
+                            static_cast<float>(config_.rope_theta));
     rope_length_ = length;
   }
   return *rope_;
 }
 
-void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch& batch, const Tensor& x,
-                              const Tensor& out, SavedBlock& saved) {
+void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch& batch,
+                              const Tensor& x, const Tensor& out, SavedBlock& saved) {
   const Block& block = *blocks_[index];
   const Tensor middle = rank.activations.tensor(rank.dtype, x.shape());
   block.attention.forward(rank, rope_table(batch.length), batch.length, x, middle, saved.attention);
@@ -75,7 +79,8 @@ void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch&
     dense->forward(rank, middle, out, saved.ffn.emplace<DenseLayer::Saved>());
   } else {
     std::get<MoeLayer>(block.ffn).forward(rank, middle, batch.first_token, out,
-                                          saved.ffn.emplace<MoeLayer::Saved>(), loads_of_block(index));
+                                          saved.ffn.emplace<MoeLayer::Saved>(),
+                                          loads_of_block(index));
   }
 }
 
@@ -114,9 +119,11 @@ void LanguageModel::backward(RankContext& rank, std::span<const Tensor> dprobabi
     } else {
       const std::size_t layer = i / static_cast<std::size_t>(config_.expert_interval);
       std::get<MoeLayer>(block.ffn).backward(rank, std::get<MoeLayer::Saved>(saved.ffn),
-                                             dprobability.subspan(layer * groups, groups), gradient_);
+                                             dprobability.subspan(layer * groups, groups),
+                                             gradient_);
     }
-    block.attention.backward(rank, rope_table(batch_.length), batch_.length, saved.attention, gradient_);
+    block.attention.backward(rank, rope_table(batch_.length), batch_.length, saved.attention,
+                             gradient_);
     rank.activations.release(saved.mark);
   }
   embedding_backward(rank.op, batch_.ids, gradient_, store_.gradient(embedding_));
@@ -141,7 +148,8 @@ void LanguageModel::evaluate(RankContext& rank, const Batch& batch, const Tensor
   head_->evaluate(rank, hidden_states(rank, batch), batch.targets, losses);
 }
 
-void LanguageModel::predict(RankContext& rank, const Batch& batch, std::int64_t row, const Tensor& logits) {
+void LanguageModel::predict(RankContext& rank, const Batch& batch, std::int64_t row,
+                            const Tensor& logits) {
   const Tensor x = hidden_states(rank, batch);
   if (row >= 0) {
     head_->logits(rank, x.slice(row, 1), logits.reshape({1, config_.vocab_size}));

@@ -1,7 +1,8 @@
 #pragma once
-// LanguageModel: a LLaMA backbone whose blocks' FFNs are dense, MoE or CartesianMoE, on one rank of a job. The dense part is
-// replicated and runs on the sequences whose home is this rank; experts live where the placement says.
-// Every method that takes a RankContext is Collective: ranks without tokens call it with none. Not thread-safe.
+// LanguageModel: a LLaMA backbone whose blocks' FFNs are dense, MoE or CartesianMoE, on one rank of
+// a job. The dense part is replicated and runs on the sequences whose home is this rank; experts
+// live where the placement says. Every method that takes a RankContext is Collective: ranks without
+// tokens call it with none. Not thread-safe.
 
 #include <memory>
 #include <optional>
@@ -17,8 +18,8 @@ namespace cartesian {
 
 /// The sequences of one micro-batch whose home is this rank; there may be none.
 struct Batch {
-  Tensor ids;                    ///< [sequences * length] int32
-  Tensor targets;                ///< [sequences * length] int32
+  Tensor ids;      ///< [sequences * length] int32
+  Tensor targets;  ///< [sequences * length] int32
   std::int64_t length = 0;
   std::int64_t first_token = 0;  ///< index of row 0 within the global micro-batch
 };
@@ -26,22 +27,26 @@ struct Batch {
 class LanguageModel {
  public:
   /// Lays out the parameters in `store`, which must outlive the model and is allocated here.
-  LanguageModel(const ModelConfig& config, const Placement& placement, int rank, ParameterStore& store);
+  LanguageModel(const ModelConfig& config, const Placement& placement, int rank,
+                ParameterStore& store);
 
   const ModelConfig& config() const { return config_; }
 
   /// Converts the weights for computing; call after every change of them.
   void pack(const Context& context, DType dtype);
 
-  /// Forward for training: saves what backward needs, and already computes the head's gradients, for a loss of
-  /// `loss_scale` times the sum over tokens. Returns the sum of this rank's token losses. Adds to loads()
+  /// Forward for training: saves what backward needs, and already computes the head's gradients,
+  /// for a loss of `loss_scale` times the sum over tokens. Returns the sum of this rank's token
+  /// losses. Adds to loads()
   double forward(RankContext& rank, const Batch& batch, float loss_scale);
-  /// dprobability[layer * groups + group] [experts]: the load-balancing loss's gradient. Frees the saved activations.
+  /// dprobability[layer * groups + group] [experts]: the load-balancing loss's gradient. Frees the
+  /// saved activations.
   void backward(RankContext& rank, std::span<const Tensor> dprobability);
 
   /// Forward without saving: losses [tokens] float32 receives each token's loss.
   void evaluate(RankContext& rank, const Batch& batch, const Tensor& losses);
-  /// Forward without saving: logits [vocab_size] float32 of the row `row`. Collective; ranks without that row pass -1.
+  /// Forward without saving: logits [vocab_size] float32 of the row `row`. Collective; ranks
+  /// without that row pass -1.
   void predict(RankContext& rank, const Batch& batch, std::int64_t row, const Tensor& logits);
 
   /// Choices by [layer * groups + group], since the last clear_loads().
@@ -59,8 +64,8 @@ class LanguageModel {
     Arena::Mark mark;  ///< where its activations begin
   };
 
-  void run_block(RankContext& rank, std::size_t index, const Batch& batch, const Tensor& x, const Tensor& out,
-                 SavedBlock& saved);
+  void run_block(RankContext& rank, std::size_t index, const Batch& batch, const Tensor& x,
+                 const Tensor& out, SavedBlock& saved);
   /// All blocks, nothing saved; the result is in the arena.
   Tensor hidden_states(RankContext& rank, const Batch& batch);
   RopeTable rope_table(std::int64_t length);

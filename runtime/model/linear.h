@@ -1,5 +1,6 @@
 #pragma once
-// Linear: a bias-free matrix [out, in] with its packed copy, as blocks use it. Also the parameters of SwiGLU FFNs.
+// Linear: a bias-free matrix [out, in] with its packed copy, as blocks use it. Also the parameters
+// of SwiGLU FFNs.
 
 #include <string>
 #include <vector>
@@ -13,9 +14,10 @@ namespace cartesian {
 
 class Linear {
  public:
-  /// One name, or several that lie side by side and split `out` evenly. `store` must outlive the layer.
-  Linear(ParameterStore& store, const std::vector<std::string>& names, std::int64_t out, std::int64_t in,
-         double init_std);
+  /// One name, or several that lie side by side and split `out` evenly. `store` must outlive the
+  /// layer.
+  Linear(ParameterStore& store, const std::vector<std::string>& names, std::int64_t out,
+         std::int64_t in, double init_std);
 
   /// Packs the current weights; call after every change of them.
   void pack(const Context& context, DType dtype);
@@ -30,12 +32,13 @@ class Linear {
   PackedWeight packed_;
 };
 
-/// The weights of one SwiGLU FFN in a ParameterStore: an expert, a shared expert or a dense block's FFN.
+/// The weights of one SwiGLU FFN in a ParameterStore: an expert, a shared expert or a dense block's
+/// FFN.
 class FfnParameters {
  public:
   /// Names are prefix + "{gate,up,down}_proj.weight".
-  FfnParameters(ParameterStore& store, const std::string& prefix, std::int64_t hidden, std::int64_t width,
-                double init_std, double down_init_std);
+  FfnParameters(ParameterStore& store, const std::string& prefix, std::int64_t hidden,
+                std::int64_t width, double init_std, double down_init_std);
 
   void pack(const Context& context, ParameterStore& store, DType dtype, FfnWeights& packed) const;
   FfnGradients gradients(ParameterStore& store) const;
@@ -45,8 +48,8 @@ class FfnParameters {
   ParameterRef down_;
 };
 
-/// The standard deviation of projections back into the residual stream: smaller by the square root of how many there are
-/// (Radford et al., GPT-2).
+/// The standard deviation of projections back into the residual stream: smaller by the square root
+/// of how many there are (Radford et al., GPT-2).
 double residual_init_std(const struct ModelConfig& config);
 
 }  // namespace cartesian

@@ -14,7 +14,8 @@ constexpr std::int64_t kLogitBytes = std::int64_t{32} << 20;  // of one slice
 LmHead::LmHead(ParameterStore& store, const ModelConfig& config)
     : vocab_size_(config.vocab_size),
       norm_(store, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
-      output_(store, {"lm_head.weight"}, config.vocab_size, config.hidden_size, config.initializer_range) {}
+      output_(store, {"lm_head.weight"}, config.vocab_size, config.hidden_size,
+              config.initializer_range) {}
 
 void LmHead::pack(const Context& context, DType dtype) { output_.pack(context, dtype); }
 
@@ -23,7 +24,8 @@ std::int64_t LmHead::slice_rows() const {
   return std::max<std::int64_t>(16, kLogitBytes / (4 * vocab_size_) / 16 * 16);
 }
 
-void LmHead::evaluate(RankContext& rank, const Tensor& x, const Tensor& targets, const Tensor& losses) const {
+void LmHead::evaluate(RankContext& rank, const Tensor& x, const Tensor& targets,
+                      const Tensor& losses) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::head);
   Norm::Saved saved;
   const Tensor h = norm_.forward(rank, x, saved);
@@ -36,8 +38,8 @@ void LmHead::evaluate(RankContext& rank, const Tensor& x, const Tensor& targets,
   }
 }
 
-void LmHead::train(RankContext& rank, const Tensor& x, const Tensor& targets, float loss_scale, const Tensor& losses,
-                   const Tensor& dx) const {
+void LmHead::train(RankContext& rank, const Tensor& x, const Tensor& targets, float loss_scale,
+                   const Tensor& losses, const Tensor& dx) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::head);
   const ArenaScope outer(rank.op.scratch);
   Norm::Saved saved;
@@ -50,7 +52,8 @@ void LmHead::train(RankContext& rank, const Tensor& x, const Tensor& targets, fl
     const Tensor dlogits =
         rank.dtype == DType::f32 ? logits : rank.op.scratch.tensor(rank.dtype, logits.shape());
     output_.forward(rank, h.slice(begin, rows), logits);
-    cross_entropy(rank.op, logits, targets.slice(begin, rows), loss_scale, losses.slice(begin, rows), dlogits);
+    cross_entropy(rank.op, logits, targets.slice(begin, rows), loss_scale,
+                  losses.slice(begin, rows), dlogits);
     output_.backward(rank, h.slice(begin, rows), dlogits, dh.slice(begin, rows));
   }
   std::fill_n(static_cast<std::byte*>(dx.raw()), dx.bytes(), std::byte{0});

@@ -1,5 +1,6 @@
 #pragma once
-// LmHead: the final norm, the output matrix and the cross-entropy, in slices of tokens so that logits never exist for all.
+// LmHead: the final norm, the output matrix and the cross-entropy, in slices of tokens so that
+// logits never exist for all.
 
 #include "runtime/model/linear.h"
 #include "runtime/model/model_config.h"
@@ -13,10 +14,12 @@ class LmHead {
   void pack(const Context& context, DType dtype);
 
   /// losses [tokens] float32.
-  void evaluate(RankContext& rank, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
-  /// As evaluate(), and dx [tokens, hidden] becomes the gradient of x for loss_scale times the sum of losses.
-  void train(RankContext& rank, const Tensor& x, const Tensor& targets, float loss_scale, const Tensor& losses,
-             const Tensor& dx) const;
+  void evaluate(RankContext& rank, const Tensor& x, const Tensor& targets,
+                const Tensor& losses) const;
+  /// As evaluate(), and dx [tokens, hidden] becomes the gradient of x for loss_scale times the sum
+  /// of losses.
+  void train(RankContext& rank, const Tensor& x, const Tensor& targets, float loss_scale,
+             const Tensor& losses, const Tensor& dx) const;
   /// logits [rows, vocab_size] float32 of x [rows, hidden].
   void logits(RankContext& rank, const Tensor& x, const Tensor& logits) const;
 

@@ -41,7 +41,8 @@ class Keys {
                       : std::is_integral_v<T>          ? value.is_number_integer()
                                                        : value.is_number();
     if (!fits) {
-      throw FormatError(fmt::format("{}: key '{}' has the wrong type: {}", path_, key, value.dump()));
+      throw FormatError(
+          fmt::format("{}: key '{}' has the wrong type: {}", path_, key, value.dump()));
     }
     return value.get<T>();
   }
@@ -59,14 +60,18 @@ class Keys {
 
 void refuse_unsupported(const Keys& keys) {
   const auto type = keys.required<std::string>("model_type");
-  keys.refuse(type != "cartesian_moe" && type != "llama", "model_type", ("model type '" + type + "'").c_str());
-  keys.refuse(keys.get<bool>("tie_word_embeddings", false), "tie_word_embeddings", "a tied embedding");
-  keys.refuse(keys.get<std::int64_t>("num_key_value_heads", keys.required<std::int64_t>("num_attention_heads")) !=
+  keys.refuse(type != "cartesian_moe" && type != "llama", "model_type",
+              ("model type '" + type + "'").c_str());
+  keys.refuse(keys.get<bool>("tie_word_embeddings", false), "tie_word_embeddings",
+              "a tied embedding");
+  keys.refuse(keys.get<std::int64_t>("num_key_value_heads",
+                                     keys.required<std::int64_t>("num_attention_heads")) !=
                   keys.required<std::int64_t>("num_attention_heads"),
               "num_key_value_heads", "grouped-query attention");
   keys.refuse(keys.has("rope_scaling"), "rope_scaling", "rope scaling");
   keys.refuse(keys.get<bool>("attention_bias", false), "attention_bias", "an attention bias");
-  keys.refuse(keys.get<std::string>("hidden_act", "silu") != "silu", "hidden_act", "an activation other than silu");
+  keys.refuse(keys.get<std::string>("hidden_act", "silu") != "silu", "hidden_act",
+              "an activation other than silu");
   keys.refuse(keys.get<bool>("fine_grain", false), "fine_grain", "fine-grained routing");
 }
 
@@ -82,7 +87,8 @@ void read_moe(const Keys& keys, ModelConfig& config) {
   config.grain_level = keys.get<std::int64_t>("grain_level", 1);
   config.use_residual = keys.get<bool>("use_residual", false);
   config.expert_interval = keys.get<std::int64_t>("expert_interval", 2);
-  keys.refuse(keys.get<std::int64_t>("initial_moe_layer", -1) != -1, "initial_moe_layer", "a value other than -1");
+  keys.refuse(keys.get<std::int64_t>("initial_moe_layer", -1) != -1, "initial_moe_layer",
+              "a value other than -1");
   keys.refuse(!keys.get<bool>("interleave_moe_layer", true), "interleave_moe_layer", "false");
 }
 
@@ -103,14 +109,15 @@ void validate(const ModelConfig& config, const std::string& where) {
   positive(config.num_attention_heads, "num_attention_heads");
   positive(config.max_position_embeddings, "max_position_embeddings");
   require(config.hidden_size % config.num_attention_heads == 0,
-          fmt::format("{0}hidden_size = {1} is not a multiple of {0}num_attention_heads = {2}", where,
-                      config.hidden_size, config.num_attention_heads));
+          fmt::format("{0}hidden_size = {1} is not a multiple of {0}num_attention_heads = {2}",
+                      where, config.hidden_size, config.num_attention_heads));
   require(config.head_dim() % 2 == 0,
-          fmt::format("{}hidden_size / num_attention_heads = {} must be even for rotary embedding", where,
-                      config.head_dim()));
-  require(config.sub_layers >= 0 && config.sub_layers <= 2,
-          fmt::format("{}sub_layers = {}: must be 0 (dense), 1 (conventional MoE) or 2 (CartesianMoE)", where,
-                      config.sub_layers));
+          fmt::format("{}hidden_size / num_attention_heads = {} must be even for rotary embedding",
+                      where, config.head_dim()));
+  require(
+      config.sub_layers >= 0 && config.sub_layers <= 2,
+      fmt::format("{}sub_layers = {}: must be 0 (dense), 1 (conventional MoE) or 2 (CartesianMoE)",
+                  where, config.sub_layers));
   if (config.sub_layers == 0) {
     return;
   }
@@ -119,8 +126,8 @@ void validate(const ModelConfig& config, const std::string& where) {
   positive(config.grain_level, "grain_level");
   positive(config.expert_interval, "expert_interval");
   require(config.moe_top_k <= config.num_experts,
-          fmt::format("{0}moe_top_k = {1} is larger than {0}num_experts = {2}", where, config.moe_top_k,
-                      config.num_experts));
+          fmt::format("{0}moe_top_k = {1} is larger than {0}num_experts = {2}", where,
+                      config.moe_top_k, config.num_experts));
   require(config.intermediate_size % config.grain_level == 0,
           fmt::format("{0}intermediate_size = {1} is not a multiple of {0}grain_level = {2}", where,
                       config.intermediate_size, config.grain_level));

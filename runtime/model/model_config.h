@@ -6,8 +6,8 @@
 
 namespace cartesian {
 
-/// One implementation of a sub-layer serves every row of the paper's table: a block's FFN is dense (sub_layers = 0), a
-/// conventional MoE (1) or a Cartesian product of two sub-layers A and B (2).
+/// One implementation of a sub-layer serves every row of the paper's table: a block's FFN is dense
+/// (sub_layers = 0), a conventional MoE (1) or a Cartesian product of two sub-layers A and B (2).
 struct ModelConfig {
   std::int64_t vocab_size = 257;
   std::int64_t hidden_size = 256;
@@ -23,7 +23,7 @@ struct ModelConfig {
   std::int64_t num_experts = 16;  ///< per sub-layer
   std::int64_t moe_top_k = 2;     ///< per sub-layer
   std::int64_t grain_level = 2;   ///< experts are intermediate_size / grain_level wide
-  bool use_residual = true;       ///< a shared expert in each sub-layer, mixed by a learned coefficient
+  bool use_residual = true;  ///< a shared expert in each sub-layer, mixed by a learned coefficient
   std::int64_t expert_interval = 2;  ///< blocks 0, i, 2 i, ... are MoE
 
   std::int64_t head_dim() const { return hidden_size / num_attention_heads; }
@@ -35,12 +35,14 @@ struct ModelConfig {
   bool operator==(const ModelConfig&) const = default;
 };
 
-/// Throws ConfigError naming the key (prefixed by `where`, e.g. "model." or a file) if sizes cannot work together.
+/// Throws ConfigError naming the key (prefixed by `where`, e.g. "model." or a file) if sizes cannot
+/// work together.
 void validate(const ModelConfig& config, const std::string& where);
 
 /// config.json's text: LLaMA's keys and the paper's.
 std::string to_config_json(const ModelConfig& config);
-/// Reads config.json's text. Throws FormatError naming `path` and the key; what this build lacks of LLaMA is refused by name.
+/// Reads config.json's text. Throws FormatError naming `path` and the key; what this build lacks of
+/// LLaMA is refused by name.
 ModelConfig parse_config_json(const std::string& text, const std::string& path);
 
 }  // namespace cartesian

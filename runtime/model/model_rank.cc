@@ -6,8 +6,9 @@
 
 namespace cartesian {
 
-ModelRank::ModelRank(const ModelConfig& config, const Placement& placement, const Topology& topology,
-                     Transport& transport, Metrics& metrics, const Clock& clock, const ModelRankOptions& options)
+ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
+                     const Topology& topology, Transport& transport, Metrics& metrics,
+                     const Clock& clock, const ModelRankOptions& options)
     : placement_(placement),
       transport_(transport),
       options_(options),
@@ -25,12 +26,13 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement, cons
   omp_set_num_threads(options.threads);
 }
 
-Placement make_placement(FileSystem& files, const ModelConfig& model, const ParallelConfig& parallel,
-                         const Topology& topology) {
-  const PlacementShape shape{.layers = static_cast<int>(model.moe_layers()),
-                             .groups = static_cast<int>(model.sub_layers),
-                             .experts = static_cast<int>(model.sub_layers == 0 ? 0 : model.num_experts),
-                             .ranks = topology.ranks()};
+Placement make_placement(FileSystem& files, const ModelConfig& model,
+                         const ParallelConfig& parallel, const Topology& topology) {
+  const PlacementShape shape{
+      .layers = static_cast<int>(model.moe_layers()),
+      .groups = static_cast<int>(model.sub_layers),
+      .experts = static_cast<int>(model.sub_layers == 0 ? 0 : model.num_experts),
+      .ranks = topology.ranks()};
   if (parallel.placement == "local") {
     return Placement::local(shape, topology);
   }
@@ -38,10 +40,12 @@ Placement make_placement(FileSystem& files, const ModelConfig& model, const Para
     return Placement::load(files, parallel.placement, shape);
   }
   if (parallel.expert_ranks > topology.ranks()) {
-    throw ConfigError("parallel.expert_ranks = " + std::to_string(parallel.expert_ranks) + " is more than the " +
-                      std::to_string(topology.ranks()) + " ranks of this job");
+    throw ConfigError("parallel.expert_ranks = " + std::to_string(parallel.expert_ranks) +
+                      " is more than the " + std::to_string(topology.ranks()) +
+                      " ranks of this job");
   }
-  const auto ranks = parallel.expert_ranks == 0 ? topology.ranks() : static_cast<int>(parallel.expert_ranks);
+  const auto ranks =
+      parallel.expert_ranks == 0 ? topology.ranks() : static_cast<int>(parallel.expert_ranks);
   return Placement::linear(shape, ranks);
 }
 

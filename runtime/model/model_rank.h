@@ -1,6 +1,7 @@
 #pragma once
-// ModelRank: one rank's model with all it needs to run: parameters, arenas, exchange, op context. Training, evaluation,
-// generation and tests drive it. Not thread-safe: it belongs to the thread that made it.
+// ModelRank: one rank's model with all it needs to run: parameters, arenas, exchange, op context.
+// Training, evaluation, generation and tests drive it. Not thread-safe: it belongs to the thread
+// that made it.
 
 #include <span>
 
@@ -19,8 +20,9 @@ struct ModelRankOptions {
 class ModelRank {
  public:
   /// The arguments by reference must outlive it.
-  ModelRank(const ModelConfig& config, const Placement& placement, const Topology& topology, Transport& transport,
-            Metrics& metrics, const Clock& clock, const ModelRankOptions& options);
+  ModelRank(const ModelConfig& config, const Placement& placement, const Topology& topology,
+            Transport& transport, Metrics& metrics, const Clock& clock,
+            const ModelRankOptions& options);
 
   LanguageModel& model() { return model_; }
   ParameterStore& parameters() { return parameters_; }
@@ -49,8 +51,9 @@ class ModelRank {
   LanguageModel model_;
 };
 
-/// The placement that a configuration asks for ("linear", "local" or a file). Throws as Placement::load() does.
-Placement make_placement(FileSystem& files, const ModelConfig& model, const ParallelConfig& parallel,
-                         const Topology& topology);
+/// The placement that a configuration asks for ("linear", "local" or a file). Throws as
+/// Placement::load() does.
+Placement make_placement(FileSystem& files, const ModelConfig& model,
+                         const ParallelConfig& parallel, const Topology& topology);
 
 }  // namespace cartesian

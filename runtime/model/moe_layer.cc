@@ -33,8 +33,8 @@ void MoeLayer::pack(const Context& context, DType dtype) {
   }
 }
 
-void MoeLayer::forward(RankContext& rank, const Tensor& x, std::int64_t first_token, const Tensor& out, Saved& saved,
-                       std::span<RouterLoad> loads) const {
+void MoeLayer::forward(RankContext& rank, const Tensor& x, std::int64_t first_token,
+                       const Tensor& out, Saved& saved, std::span<RouterLoad> loads) const {
   const auto count = static_cast<std::size_t>(rank.chunks);
   saved.chunks.resize(sub_layers_.size());
   Tensor in = x;
@@ -62,7 +62,8 @@ void MoeLayer::forward(RankContext& rank, const Tensor& x, std::int64_t first_to
   }
 }
 
-void MoeLayer::backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability, const Tensor& dx) const {
+void MoeLayer::backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability,
+                        const Tensor& dx) const {
   for (std::size_t s = sub_layers_.size(); s-- > 0;) {
     const SubLayer& sub_layer = sub_layers_[s];
     std::vector<SubLayer::Chunk>& chunks = saved.chunks[s];

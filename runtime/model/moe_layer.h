@@ -1,7 +1,8 @@
 #pragma once
-// MoeLayer: the FFN of a MoE block: one routed sub-layer, or two in sequence (CartesianMoE). A rank's tokens pass it in
-// chunks, all of them stage by stage, so that one chunk's rows travel while another computes; every rank runs the
-// same stages in the same order, whatever tokens it has.
+// MoeLayer: the FFN of a MoE block: one routed sub-layer, or two in sequence (CartesianMoE). A
+// rank's tokens pass it in chunks, all of them stage by stage, so that one chunk's rows travel
+// while another computes; every rank runs the same stages in the same order, whatever tokens it
+// has.
 
 #include <vector>
 
@@ -21,12 +22,14 @@ class MoeLayer {
 
   void pack(const Context& context, DType dtype);
 
-  /// x, out [tokens, hidden]; x must stay valid until backward. `first_token` is the global index of row 0. Adds this
-  /// call's choices to loads[sub-layer]. Collective.
-  void forward(RankContext& rank, const Tensor& x, std::int64_t first_token, const Tensor& out, Saved& saved,
-               std::span<RouterLoad> loads) const;
-  /// dx holds the gradient of out and becomes that of x. dprobability [sub-layer]: [experts]. Collective.
-  void backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability, const Tensor& dx) const;
+  /// x, out [tokens, hidden]; x must stay valid until backward. `first_token` is the global index
+  /// of row 0. Adds this call's choices to loads[sub-layer]. Collective.
+  void forward(RankContext& rank, const Tensor& x, std::int64_t first_token, const Tensor& out,
+               Saved& saved, std::span<RouterLoad> loads) const;
+  /// dx holds the gradient of out and becomes that of x. dprobability [sub-layer]: [experts].
+  /// Collective.
+  void backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability,
+                const Tensor& dx) const;
 
  private:
   std::vector<SubLayer> sub_layers_;

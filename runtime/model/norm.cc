@@ -17,8 +17,10 @@ Tensor Norm::forward(RankContext& rank, const Tensor& x, Saved& saved) const {
   return h;
 }
 
-void Norm::backward(RankContext& rank, const Saved& saved, const Tensor& dh, const Tensor& dx) const {
-  rms_norm_backward(rank.op, saved.x, store_.weight(weight_), saved.inv_rms, dh, dx, store_.gradient(weight_));
+void Norm::backward(RankContext& rank, const Saved& saved, const Tensor& dh,
+                    const Tensor& dx) const {
+  rms_norm_backward(rank.op, saved.x, store_.weight(weight_), saved.inv_rms, dh, dx,
+                    store_.gradient(weight_));
 }
 
 }  // namespace cartesian

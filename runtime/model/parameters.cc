@@ -52,8 +52,8 @@ void ParameterStore::allocate() {
 
 void ParameterStore::initialize(std::uint64_t seed) {
   for (const NamedTensor& tensor : tensors_) {
-    const std::span<float> values = weights().subspan(static_cast<std::size_t>(tensor.offset),
-                                                      static_cast<std::size_t>(tensor.shape.numel()));
+    const std::span<float> values = weights().subspan(
+        static_cast<std::size_t>(tensor.offset), static_cast<std::size_t>(tensor.shape.numel()));
     if (tensor.init_std == 0) {
       std::ranges::fill(values, tensor.init_value);
       continue;

@@ -1,7 +1,8 @@
 #pragma once
-// ParameterStore: the float32 master weights of one rank, their gradients and Adam moments, in four flat arrays of one
-// layout: first the dense part, which every rank holds, then the experts that the placement puts on this rank.
-// Tensors used as one matrix lie side by side (q, k, v; gate and up; router and mix), and keep their own names.
+// ParameterStore: the float32 master weights of one rank, their gradients and Adam moments, in four
+// flat arrays of one layout: first the dense part, which every rank holds, then the experts that
+// the placement puts on this rank. Tensors used as one matrix lie side by side (q, k, v; gate and
+// up; router and mix), and keep their own names.
 
 #include <cstdint>
 #include <functional>
@@ -18,10 +19,10 @@ namespace cartesian {
 struct NamedTensor {
   std::string name;
   Shape shape;
-  std::int64_t offset = 0;   ///< in elements, in each of the flat arrays
-  double init_std = 0;       ///< of the normal that initialises it; 0: `init_value` everywhere
+  std::int64_t offset = 0;  ///< in elements, in each of the flat arrays
+  double init_std = 0;      ///< of the normal that initialises it; 0: `init_value` everywhere
   float init_value = 0;
-  bool decay = false;        ///< weight decay applies
+  bool decay = false;  ///< weight decay applies
 };
 
 /// A tensor as the model uses it: one NamedTensor or several side by side.
@@ -44,7 +45,8 @@ class ParameterStore {
  public:
   /// Adds tensors side by side (their offsets are set here) and returns the whole as `shape`.
   ParameterRef add(std::vector<NamedTensor> tensors, Shape shape);
-  /// What is added from here on until end_expert() belongs to this expert. REQUIRES: the dense part is complete.
+  /// What is added from here on until end_expert() belongs to this expert. REQUIRES: the dense part
+  /// is complete.
   void begin_expert(int layer, int group, int expert, std::span<const int> replicas);
   void end_expert();
   /// Allocates the arrays, zeroed. Call once, after the last add().

@@ -10,12 +10,23 @@
 
 namespace cartesian {
 
-enum class Phase : std::uint8_t { attention, dense_ffn, router, experts, exchange, head, gradient_sync, optimizer, other };
+enum class Phase : std::uint8_t {
+  attention,
+  dense_ffn,
+  router,
+  experts,
+  exchange,
+  head,
+  gradient_sync,
+  optimizer,
+  other
+};
 inline constexpr std::size_t kPhases = 9;
 
 constexpr std::string_view name_of(Phase phase) {
-  constexpr std::array<std::string_view, kPhases> kNames = {"attention", "dense_ffn", "router", "experts", "exchange",
-                                                            "head", "gradient_sync", "optimizer", "other"};
+  constexpr std::array<std::string_view, kPhases> kNames = {"attention",     "dense_ffn", "router",
+                                                            "experts",       "exchange",  "head",
+                                                            "gradient_sync", "optimizer", "other"};
   return kNames.at(static_cast<std::size_t>(phase));
 }
 

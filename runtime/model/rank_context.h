@@ -1,6 +1,7 @@
 #pragma once
-// RankContext: what the model's parts are handed: the op context, this rank's arena of saved activations, the exchange, and
-// where time went. Owned by the trainer or evaluator of one rank; not thread-safe.
+// RankContext: what the model's parts are handed: the op context, this rank's arena of saved
+// activations, the exchange, and where time went. Owned by the trainer or evaluator of one rank;
+// not thread-safe.
 
 #include "base/context.h"
 #include "comm/exchange.h"

@@ -15,14 +15,16 @@ constexpr std::int64_t kMix = 2;  // logits of the mix: routed, shared
 /// Copies columns [begin, begin + to.cols()) of `from`.
 void copy_columns(const Tensor& from, std::int64_t begin, const Tensor& to) {
   for (std::int64_t row = 0; row < to.rows(); ++row) {
-    std::copy_n(from.data<float>() + row * from.cols() + begin, to.cols(), to.data<float>() + row * to.cols());
+    std::copy_n(from.data<float>() + row * from.cols() + begin, to.cols(),
+                to.data<float>() + row * to.cols());
   }
 }
 
 /// Writes `from` to columns [begin, begin + from.cols()) of `to`.
 void paste_columns(const Tensor& from, const Tensor& to, std::int64_t begin) {
   for (std::int64_t row = 0; row < from.rows(); ++row) {
-    std::copy_n(from.data<float>() + row * from.cols(), from.cols(), to.data<float>() + row * to.cols() + begin);
+    std::copy_n(from.data<float>() + row * from.cols(), from.cols(),
+                to.data<float>() + row * to.cols() + begin);
   }
 }
 
@@ -44,7 +46,10 @@ void add_load(const Tensor& probabilities, const Tensor& experts, RouterLoad& lo
 
 Router::Router(ParameterStore& store, const ModelConfig& config, const std::string& router_name,
                const std::string& mix_name)
-    : store_(store), experts_(config.num_experts), top_k_(config.moe_top_k), mixed_(config.use_residual) {
+    : store_(store),
+      experts_(config.num_experts),
+      top_k_(config.moe_top_k),
+      mixed_(config.use_residual) {
   const std::int64_t hidden = config.hidden_size;
   std::vector<NamedTensor> parts = {{.name = router_name + ".weight",
                                      .shape = {experts_, hidden},
@@ -62,7 +67,9 @@ Router::Router(ParameterStore& store, const ModelConfig& config, const std::stri
   }
 }
 
-void Router::pack(const Context& context) { packed_.pack(context, store_.weight(weight_), DType::f32); }
+void Router::pack(const Context& context) {
+  packed_.pack(context, store_.weight(weight_), DType::f32);
+}
 
 void Router::forward(RankContext& rank, const Tensor& h, Saved& saved, RouterLoad& load) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::router);
@@ -91,28 +98,31 @@ void Router::forward(RankContext& rank, const Tensor& h, Saved& saved, RouterLoa
     saved.coefficients = arena.tensor(DType::f32, {tokens, kMix});
     saved.row_gates = arena.tensor(DType::f32, {tokens, top_k_});
     saved.shared_weights = arena.tensor(DType::f32, {tokens});
-    mix_forward(rank.op, mix_logits, store_.weight(bias_), saved.gates, saved.coefficients, saved.row_gates,
-                saved.shared_weights);
+    mix_forward(rank.op, mix_logits, store_.weight(bias_), saved.gates, saved.coefficients,
+                saved.row_gates, saved.shared_weights);
   }
   add_load(saved.probabilities, saved.experts, load);
 }
 
-void Router::backward(RankContext& rank, const Saved& saved, const Tensor& drow_gates, const Tensor& dshared_weights,
-                      const Tensor& dprobability, const Tensor& dh) const {
+void Router::backward(RankContext& rank, const Saved& saved, const Tensor& drow_gates,
+                      const Tensor& dshared_weights, const Tensor& dprobability,
+                      const Tensor& dh) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::router);
   const std::int64_t tokens = saved.h.rows();
   Arena& scratch = rank.op.scratch;
   const ArenaScope scope(scratch);
   const Tensor dlogits = scratch.tensor(DType::f32, {tokens, packed_.out_features()});
   if (!mixed_) {
-    top_k_backward(rank.op, saved.probabilities, saved.experts, saved.gates, drow_gates, dprobability, dlogits);
+    top_k_backward(rank.op, saved.probabilities, saved.experts, saved.gates, drow_gates,
+                   dprobability, dlogits);
   } else {
     const Tensor dgates = scratch.tensor(DType::f32, {tokens, top_k_});
     const Tensor dmix_logits = scratch.tensor(DType::f32, {tokens, kMix});
     const Tensor drouter_logits = scratch.tensor(DType::f32, {tokens, experts_});
-    mix_backward(rank.op, saved.coefficients, saved.gates, drow_gates, dshared_weights, dgates, dmix_logits,
-                 store_.gradient(bias_));
-    top_k_backward(rank.op, saved.probabilities, saved.experts, saved.gates, dgates, dprobability, drouter_logits);
+    mix_backward(rank.op, saved.coefficients, saved.gates, drow_gates, dshared_weights, dgates,
+                 dmix_logits, store_.gradient(bias_));
+    top_k_backward(rank.op, saved.probabilities, saved.experts, saved.gates, dgates, dprobability,
+                   drouter_logits);
     paste_columns(drouter_logits, dlogits, 0);
     paste_columns(dmix_logits, dlogits, experts_);
   }

@@ -1,6 +1,6 @@
 #pragma once
-// Router: which sub-experts each token visits and with what weight, including the learned mix with the shared expert,
-// whose coefficient is folded into the weights. Evaluated in float32.
+// Router: which sub-experts each token visits and with what weight, including the learned mix with
+// the shared expert, whose coefficient is folded into the weights. Evaluated in float32.
 
 #include <string>
 #include <vector>
@@ -12,7 +12,8 @@
 
 namespace cartesian {
 
-/// Choices and probabilities of one sub-layer, summed over tokens: what the load-balancing loss and the operator look at.
+/// Choices and probabilities of one sub-layer, summed over tokens: what the load-balancing loss and
+/// the operator look at.
 struct RouterLoad {
   std::vector<double> counts;         ///< [experts] (token, choice) pairs that chose the expert
   std::vector<double> probabilities;  ///< [experts] sums of router probabilities
@@ -27,7 +28,8 @@ class Router {
     Tensor gates;           ///< [tokens, k]
     Tensor coefficients;    ///< [tokens, 2] of the mix; undefined without a shared expert
     Tensor row_gates;       ///< [tokens, k] what a routed output is multiplied by
-    Tensor shared_weights;  ///< [tokens] what the shared output is multiplied by; undefined without one
+    Tensor shared_weights;  ///< [tokens] what the shared output is multiplied by; undefined without
+                            ///< one
   };
 
   /// Names: prefix + router_name (+ ".weight"), prefix + mix_name (+ ".weight", ".bias").
@@ -37,10 +39,11 @@ class Router {
   void pack(const Context& context);
   /// h [tokens, hidden]. Adds this call's choices to `load`.
   void forward(RankContext& rank, const Tensor& h, Saved& saved, RouterLoad& load) const;
-  /// dh += the gradient of h. drow_gates [tokens, k], dshared_weights [tokens] or undefined; dprobability [experts] is what
-  /// every token's probabilities receive from the load-balancing loss.
-  void backward(RankContext& rank, const Saved& saved, const Tensor& drow_gates, const Tensor& dshared_weights,
-                const Tensor& dprobability, const Tensor& dh) const;
+  /// dh += the gradient of h. drow_gates [tokens, k], dshared_weights [tokens] or undefined;
+  /// dprobability [experts] is what every token's probabilities receive from the load-balancing
+  /// loss.
+  void backward(RankContext& rank, const Saved& saved, const Tensor& drow_gates,
+                const Tensor& dshared_weights, const Tensor& dprobability, const Tensor& dh) const;
 
  private:
   ParameterStore& store_;

@@ -23,7 +23,8 @@ Names names_of(const ModelConfig& config, const SubLayerPosition& position) {
   const std::string block = fmt::format("model.layers.{}.", position.block);
   // A conventional MoE layer has no numbers in its names; a Cartesian one has 0 for A and 1 for B.
   const std::string group = config.sub_layers == 1 ? "" : std::to_string(position.group);
-  return {.norm = block + (position.group == 0 ? "post_attention_layernorm" : "mlp_layernorm") + ".weight",
+  return {.norm = block + (position.group == 0 ? "post_attention_layernorm" : "mlp_layernorm") +
+                  ".weight",
           .router = block + "wg" + group,
           .mix = block + "coefficient" + group,
           .shared = block + "res_mlp" + group + ".",
@@ -41,8 +42,9 @@ SubLayer::SubLayer(ParameterStore& store, const ModelConfig& config, SubLayerPos
       norm_(store, names_of(config, position).norm, config.hidden_size, config.rms_norm_eps),
       router_(store, config, names_of(config, position).router, names_of(config, position).mix) {
   if (config.use_residual) {
-    shared_.emplace_back(store, names_of(config, position).shared, config.hidden_size, config.expert_width(),
-                         config.initializer_range, residual_init_std(config));
+    shared_.emplace_back(store, names_of(config, position).shared, config.hidden_size,
+                         config.expert_width(), config.initializer_range,
+                         residual_init_std(config));
     shared_weights_.resize(1);
   }
 }
@@ -52,8 +54,9 @@ void SubLayer::add_experts(const Placement& placement, int rank) {
   const std::string prefix = names_of(config_, position_).experts;
   for (const int expert : placement.experts_on(layer, group, rank)) {
     store_.begin_expert(layer, group, expert, placement.replicas(layer, group, expert));
-    experts_.emplace_back(store_, fmt::format("{}{}.", prefix, expert), config_.hidden_size, config_.expert_width(),
-                          config_.initializer_range, residual_init_std(config_));
+    experts_.emplace_back(store_, fmt::format("{}{}.", prefix, expert), config_.hidden_size,
+                          config_.expert_width(), config_.initializer_range,
+                          residual_init_std(config_));
     store_.end_expert();
   }
   expert_weights_.resize(experts_.size());
@@ -84,8 +87,8 @@ void SubLayer::route(RankContext& rank, const Tensor& x, Chunk& chunk, RouterLoa
 void SubLayer::send(RankContext& rank, Chunk& chunk) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
   chunk.plan = rank.exchange.finish_plan(rank.op, std::move(chunk.transfer));
-  chunk.transfer =
-      rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan, {chunk.h, chunk.router.row_gates});
+  chunk.transfer = rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan,
+                                                {chunk.h, chunk.router.row_gates});
 }
 
 void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const {
@@ -108,8 +111,8 @@ void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
     chunk.gate_up = rank.activations.tensor(rank.dtype, {y.rows(), 2 * width});
-    ffn_forward(rank.op, expert_weights_, chunk.plan.slot_offsets, chunk.received.values, chunk.received.scalars,
-                chunk.gate_up, y);
+    ffn_forward(rank.op, expert_weights_, chunk.plan.slot_offsets, chunk.received.values,
+                chunk.received.scalars, chunk.gate_up, y);
   }
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
   chunk.transfer = rank.exchange.begin_combine(rank.op, rank.activations, chunk.plan, {y, {}});
@@ -124,7 +127,8 @@ void SubLayer::gather(RankContext& rank, Chunk& chunk, const Tensor& out) const 
 void SubLayer::scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& dout) const {
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-    chunk.transfer = rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan, {dout, {}});
+    chunk.transfer =
+        rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan, {dout, {}});
   }
   if (shared_.empty()) {
     return;
@@ -134,7 +138,8 @@ void SubLayer::scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& 
   chunk.dshared_weights = rank.activations.tensor(DType::f32, {dout.rows()});
   const FfnGradients gradients = shared_[0].gradients(store_);
   ffn_backward(rank.op, shared_weights_, {&gradients, 1}, one_group(dout.rows()), chunk.h,
-               chunk.router.shared_weights, chunk.shared_gate_up, dout, chunk.dh, chunk.dshared_weights);
+               chunk.router.shared_weights, chunk.shared_gate_up, dout, chunk.dh,
+               chunk.dshared_weights);
 }
 
 void SubLayer::compute_gradients(RankContext& rank, Chunk& chunk) const {
@@ -151,14 +156,16 @@ void SubLayer::compute_gradients(RankContext& rank, Chunk& chunk) const {
     for (const FfnParameters& expert : experts_) {
       gradients.push_back(expert.gradients(store_));
     }
-    ffn_backward(rank.op, expert_weights_, gradients, chunk.plan.slot_offsets, chunk.received.values,
-                 chunk.received.scalars, chunk.gate_up, dy.values, dreceived.values, dreceived.scalars);
+    ffn_backward(rank.op, expert_weights_, gradients, chunk.plan.slot_offsets,
+                 chunk.received.values, chunk.received.scalars, chunk.gate_up, dy.values,
+                 dreceived.values, dreceived.scalars);
   }
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
   chunk.transfer = rank.exchange.begin_combine(rank.op, rank.activations, chunk.plan, dreceived);
 }
 
-void SubLayer::gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability, const Tensor& dx) const {
+void SubLayer::gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability,
+                                const Tensor& dx) const {
   Rows routed;
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
@@ -167,7 +174,8 @@ void SubLayer::gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& d
   if (!shared_.empty()) {
     add_in_place(rank.op, chunk.dh, routed.values);
   }
-  router_.backward(rank, chunk.router, routed.scalars, chunk.dshared_weights, dprobability, routed.values);
+  router_.backward(rank, chunk.router, routed.scalars, chunk.dshared_weights, dprobability,
+                   routed.values);
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::router);
   norm_.backward(rank, chunk.norm, routed.values, dx);
 }

@@ -1,12 +1,14 @@
 #pragma once
-// SubLayer: x + c_0 * sum over chosen i of g_i FFN_i(norm(x)) + c_1 * FFN_shared(norm(x)): one routed MoE sub-layer, A or B
-// of a CartesianMoE layer or the whole of a conventional one. It is a state machine: forward and backward are
-// three stages each, and between stages a chunk's rows are on their way, so that another chunk may compute.
+// SubLayer: x + c_0 * sum over chosen i of g_i FFN_i(norm(x)) + c_1 * FFN_shared(norm(x)): one
+// routed MoE sub-layer, A or B of a CartesianMoE layer or the whole of a conventional one. It is a
+// state machine: forward and backward are three stages each, and between stages a chunk's rows are
+// on their way, so that another chunk may compute.
 //
-//   forward:  route    norm, router, plan begun          backward:  scatter  output's gradient sent to the experts
-//             send     plan finished, rows sent                     compute  experts' gradients, rows sent back
-//             compute  shared expert, experts, rows back            gather   router's and norm's gradients
-//             gather   outputs summed
+//   forward:  route    norm, router, plan begun          backward:  scatter  output's gradient sent
+//   to the experts
+//             send     plan finished, rows sent                     compute  experts' gradients,
+//             rows sent back compute  shared expert, experts, rows back            gather router's
+//             and norm's gradients gather   outputs summed
 
 #include <vector>
 
@@ -30,18 +32,19 @@ class SubLayer {
   struct Chunk {
     std::int64_t first_token = 0;  ///< global index of its first token
     Norm::Saved norm;
-    Tensor h;               ///< [tokens, hidden]
+    Tensor h;  ///< [tokens, hidden]
     Router::Saved router;
     ExchangePlan plan;
-    TransferPtr transfer;   ///< the movement in flight
-    Rows received;          ///< rows and weights at the experts
-    Tensor gate_up;         ///< [received rows, 2 * width]
-    Tensor shared_gate_up;  ///< [tokens, 2 * width]
-    Tensor dh;              ///< [tokens, hidden], in backward
-    Tensor dshared_weights; ///< [tokens], in backward
+    TransferPtr transfer;    ///< the movement in flight
+    Rows received;           ///< rows and weights at the experts
+    Tensor gate_up;          ///< [received rows, 2 * width]
+    Tensor shared_gate_up;   ///< [tokens, 2 * width]
+    Tensor dh;               ///< [tokens, hidden], in backward
+    Tensor dshared_weights;  ///< [tokens], in backward
   };
 
-  /// Adds its dense parameters to `store`; add_experts() adds the experts, after every layer's dense part.
+  /// Adds its dense parameters to `store`; add_experts() adds the experts, after every layer's
+  /// dense part.
   SubLayer(ParameterStore& store, const ModelConfig& config, SubLayerPosition position);
   void add_experts(const Placement& placement, int rank);
 
@@ -57,8 +60,10 @@ class SubLayer {
   /// dout must stay untouched until gather_gradients().
   void scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& dout) const;
   void compute_gradients(RankContext& rank, Chunk& chunk) const;
-  /// dx holds the gradient of out and becomes that of x. dprobability [experts]: see Router::backward().
-  void gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability, const Tensor& dx) const;
+  /// dx holds the gradient of out and becomes that of x. dprobability [experts]: see
+  /// Router::backward().
+  void gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability,
+                        const Tensor& dx) const;
 
   const SubLayerPosition& position() const { return position_; }
 

@@ -4,12 +4,14 @@
 
 namespace cartesian {
 
-BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens, double scale) {
+BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens,
+                         double scale) {
   BalanceLoss result;
   for (const RouterLoad& load : loads) {
     const auto experts = static_cast<double>(load.counts.size());
     const double choices = std::accumulate(load.counts.begin(), load.counts.end(), 0.0);
-    const Tensor gradient = arena.tensor(DType::f32, {static_cast<std::int64_t>(load.counts.size())});
+    const Tensor gradient =
+        arena.tensor(DType::f32, {static_cast<std::int64_t>(load.counts.size())});
     for (std::size_t i = 0; i < load.counts.size(); ++i) {
       const double share = choices > 0 ? load.counts[i] / choices : 0;
       const double per_token = tokens > 0 ? experts * share / tokens : 0;

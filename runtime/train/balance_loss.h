@@ -1,6 +1,7 @@
 #pragma once
-// The load-balancing loss of Switch Transformer and GShard, per sub-layer: N * sum_i f_i P_i, with f_i the share of routed
-// (token, choice) pairs that chose expert i and P_i the mean router probability of i, over one global micro-batch.
+// The load-balancing loss of Switch Transformer and GShard, per sub-layer: N * sum_i f_i P_i, with
+// f_i the share of routed (token, choice) pairs that chose expert i and P_i the mean router
+// probability of i, over one global micro-batch.
 
 #include <span>
 #include <vector>
@@ -17,6 +18,7 @@ struct BalanceLoss {
 };
 
 /// `loads` are sums over all ranks, [sub-layer]; `tokens` is how many tokens they come from.
-BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens, double scale);
+BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens,
+                         double scale);
 
 }  // namespace cartesian

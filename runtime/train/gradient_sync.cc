@@ -14,7 +14,8 @@ std::span<float> range(std::span<float> array, std::int64_t begin, std::int64_t 
   return array.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
-/// Experts that have the same replicas travel together: copied into one buffer, summed, copied back.
+/// Experts that have the same replicas travel together: copied into one buffer, summed, copied
+/// back.
 void sync_replicas(const Context& context, Transport& transport, std::span<float> gradients,
                    const std::vector<int>& replicas, std::span<const ExpertRange* const> experts) {
   std::int64_t size = 0;
@@ -42,9 +43,10 @@ void sync_replicas(const Context& context, Transport& transport, std::span<float
 
 void sync_gradients(const Context& context, Transport& transport, ParameterStore& parameters) {
   const std::span<float> gradients = parameters.gradients();
-  all_reduce_sum(context, transport, Team::world(transport), range(gradients, 0, parameters.dense_size()),
-                 {"dense gradients"});
-  // In order of the replica sets, which is the same on every rank, so that no two ranks wait for each other crosswise.
+  all_reduce_sum(context, transport, Team::world(transport),
+                 range(gradients, 0, parameters.dense_size()), {"dense gradients"});
+  // In order of the replica sets, which is the same on every rank, so that no two ranks wait for
+  // each other crosswise.
   std::map<std::vector<int>, std::vector<const ExpertRange*>> by_replicas;
   for (const ExpertRange& expert : parameters.experts()) {
     if (expert.replicas.size() > 1) {
@@ -56,7 +58,8 @@ void sync_gradients(const Context& context, Transport& transport, ParameterStore
   }
 }
 
-double global_gradient_norm(const Context& context, Transport& transport, ParameterStore& parameters) {
+double global_gradient_norm(const Context& context, Transport& transport,
+                            ParameterStore& parameters) {
   const std::span<float> gradients = parameters.gradients();
   const auto squares = [&](std::int64_t begin, std::int64_t end) {
     return sum_of_squares(context, Tensor(gradients.data() + begin, {end - begin}));
@@ -67,7 +70,8 @@ double global_gradient_norm(const Context& context, Transport& transport, Parame
       of_experts += squares(expert.begin, expert.end);
     }
   }
-  all_reduce_sum(context, transport, Team::world(transport), std::span(&of_experts, 1), {"gradient norm"});
+  all_reduce_sum(context, transport, Team::world(transport), std::span(&of_experts, 1),
+                 {"gradient norm"});
   return std::sqrt(squares(0, parameters.dense_size()) + of_experts);
 }
 

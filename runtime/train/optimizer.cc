@@ -10,9 +10,11 @@ namespace cartesian {
 
 double learning_rate(const TrainConfig& config, std::int64_t step) {
   if (step < config.warmup_steps) {
-    return config.learning_rate * static_cast<double>(step + 1) / static_cast<double>(config.warmup_steps);
+    return config.learning_rate * static_cast<double>(step + 1) /
+           static_cast<double>(config.warmup_steps);
   }
-  const auto span = static_cast<double>(std::max<std::int64_t>(1, config.steps - config.warmup_steps));
+  const auto span =
+      static_cast<double>(std::max<std::int64_t>(1, config.steps - config.warmup_steps));
   const double progress = std::min(1.0, static_cast<double>(step - config.warmup_steps) / span);
   const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * progress));
   return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine;
@@ -23,7 +25,8 @@ Optimizer::Optimizer(const TrainConfig& config, ParameterStore& parameters)
   for (const NamedTensor& tensor : parameters.tensors()) {
     const std::int64_t end = tensor.offset + tensor.shape.numel();
     if (!ranges_.empty() && ranges_.back().decay == tensor.decay) {
-      ranges_.back().end = end;  // the padding between has no gradient and no weight: AdamW leaves it at zero
+      ranges_.back().end =
+          end;  // the padding between has no gradient and no weight: AdamW leaves it at zero
     } else {
       ranges_.push_back({tensor.offset, end, tensor.decay});
     }
@@ -38,7 +41,9 @@ void Optimizer::update(const Context& context, std::int64_t step, double gradien
                        .step = step + 1,
                        .gradient_scale = static_cast<float>(gradient_scale)};
   for (const Range& range : ranges_) {
-    const auto view = [&](std::span<float> array) { return Tensor(array.data() + range.begin, {range.end - range.begin}); };
+    const auto view = [&](std::span<float> array) {
+      return Tensor(array.data() + range.begin, {range.end - range.begin});
+    };
     options.weight_decay = range.decay ? static_cast<float>(config_.weight_decay) : 0.0F;
     adamw_update(context, options, view(parameters_.gradients()), view(parameters_.weights()),
                  view(parameters_.first_moments()), view(parameters_.second_moments()));

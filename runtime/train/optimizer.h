@@ -3,12 +3,14 @@
 
 #include <vector>
 
+#include "base/context.h"
 #include "runtime/config/config.h"
 #include "runtime/model/parameters.h"
 
 namespace cartesian {
 
-/// The learning rate of step `step` (0 is the first): linear warm-up to the peak, then a cosine to the minimum at `steps`.
+/// The learning rate of step `step` (0 is the first): linear warm-up to the peak, then a cosine to
+/// the minimum at `steps`.
 double learning_rate(const TrainConfig& config, std::int64_t step);
 
 class Optimizer {

@@ -30,7 +30,8 @@ StepResult TrainingStep::run(std::int64_t step) {
   RankContext& context = rank_.context();
   ParameterStore& parameters = rank_.parameters();
   std::ranges::fill(parameters.gradients(), 0.0F);
-  for (std::int64_t done = 0; done < config_.batch_sequences; done += config_.micro_batch_sequences) {
+  for (std::int64_t done = 0; done < config_.batch_sequences;
+       done += config_.micro_batch_sequences) {
     run_micro_batch(step * config_.batch_sequences + done, step, result);
   }
   {
@@ -39,8 +40,10 @@ StepResult TrainingStep::run(std::int64_t step) {
     result.gradient_norm = global_gradient_norm(context.op, rank_.transport(), parameters);
   }
   if (!std::isfinite(result.gradient_norm)) {
-    throw NumericError(fmt::format("step {}: the gradient is not finite; the weights were left as they were", step + 1),
-                       /*on_every_rank=*/true);
+    throw NumericError(
+        fmt::format("step {}: the gradient is not finite; the weights were left as they were",
+                    step + 1),
+        /*on_every_rank=*/true);
   }
   const PhaseTimer timer(context.times, context.op.clock, Phase::optimizer);
   const bool clip = config_.clip_norm > 0 && result.gradient_norm > config_.clip_norm;
@@ -49,10 +52,12 @@ StepResult TrainingStep::run(std::int64_t step) {
   return result;
 }
 
-void TrainingStep::run_micro_batch(std::int64_t first_sequence, std::int64_t step, StepResult& result) {
+void TrainingStep::run_micro_batch(std::int64_t first_sequence, std::int64_t step,
+                                   StepResult& result) {
   const std::int64_t length = config_.sequence_length;
   const std::int64_t sequences = config_.micro_batch_sequences;
-  const auto share = sequences_of_rank(sequences, rank_.transport().rank(), rank_.transport().size());
+  const auto share =
+      sequences_of_rank(sequences, rank_.transport().rank(), rank_.transport().size());
   const auto tokens = static_cast<std::size_t>(share.count * length);
   ids_.resize(tokens);
   targets_.resize(tokens);
@@ -71,19 +76,24 @@ void TrainingStep::run_micro_batch(std::int64_t first_sequence, std::int64_t ste
                                           static_cast<float>(1 / step_tokens));
   const double loss_sum = reduce_micro_batch(local_loss);
   if (!std::isfinite(loss_sum)) {
-    throw NumericError(fmt::format("step {}: the loss is not finite; the weights were left as they were", step + 1),
-                       /*on_every_rank=*/true);
+    throw NumericError(
+        fmt::format("step {}: the loss is not finite; the weights were left as they were",
+                    step + 1),
+        /*on_every_rank=*/true);
   }
-  const double weight = static_cast<double>(sequences) / static_cast<double>(config_.batch_sequences);
+  const double weight =
+      static_cast<double>(sequences) / static_cast<double>(config_.batch_sequences);
   const ArenaScope scope(context.op.scratch);
-  const BalanceLoss balance = balance_loss(context.op.scratch, model.loads(), static_cast<double>(sequences * length),
-                                           config_.balance_loss * weight);
+  const BalanceLoss balance =
+      balance_loss(context.op.scratch, model.loads(), static_cast<double>(sequences * length),
+                   config_.balance_loss * weight);
   model.backward(context, balance.dprobability);
 
   result.loss += loss_sum / step_tokens;
   result.balance_loss += balance.value * weight;
   for (std::size_t i = 0; i < result.loads.size(); ++i) {
-    std::ranges::transform(result.loads[i].counts, model.loads()[i].counts, result.loads[i].counts.begin(), std::plus<>());
+    std::ranges::transform(result.loads[i].counts, model.loads()[i].counts,
+                           result.loads[i].counts.begin(), std::plus<>());
     std::ranges::transform(result.loads[i].probabilities, model.loads()[i].probabilities,
                            result.loads[i].probabilities.begin(), std::plus<>());
   }
@@ -96,8 +106,8 @@ double TrainingStep::reduce_micro_batch(double loss_sum) {
     reduced_.insert(reduced_.end(), load.probabilities.begin(), load.probabilities.end());
   }
   const PhaseTimer timer(rank_.context().times, rank_.context().op.clock, Phase::exchange);
-  all_reduce_sum(rank_.context().op, rank_.transport(), Team::world(rank_.transport()), std::span(reduced_),
-                 {"micro-batch loads"});
+  all_reduce_sum(rank_.context().op, rank_.transport(), Team::world(rank_.transport()),
+                 std::span(reduced_), {"micro-batch loads"});
   auto at = reduced_.begin() + 1;
   for (RouterLoad& load : rank_.model().loads()) {
     for (std::vector<double>* sums : {&load.counts, &load.probabilities}) {

@@ -1,5 +1,6 @@
 #pragma once
-// TrainingStep: one optimizer step on all ranks: micro-batches forward and backward, gradients summed, clipped, applied.
+// TrainingStep: one optimizer step on all ranks: micro-batches forward and backward, gradients
+// summed, clipped, applied.
 
 #include <vector>
 
@@ -30,8 +31,9 @@ class TrainingStep {
   /// The arguments must outlive it.
   TrainingStep(const TrainConfig& config, ModelRank& rank, const SampleOrder& samples);
 
-  /// Runs step `step`, counted from 0. Throws NumericError, on every rank alike and before the weights change, if loss or
-  /// gradient is not finite. Collective; the result is the same on every rank.
+  /// Runs step `step`, counted from 0. Throws NumericError, on every rank alike and before the
+  /// weights change, if loss or gradient is not finite. Collective; the result is the same on every
+  /// rank.
   StepResult run(std::int64_t step);
 
  private:

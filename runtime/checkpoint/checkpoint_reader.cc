@@ -1,0 +1,142 @@
+#include "runtime/checkpoint/checkpoint_reader.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/json.h"
+
+namespace cartesian {
+
+namespace {
+
+std::span<float> range_of(std::span<float> array, const NamedTensor& tensor) {
+  return array.subspan(static_cast<std::size_t>(tensor.offset),
+                       static_cast<std::size_t>(tensor.shape.numel()));
+}
+
+}  // namespace
+
+CheckpointReader::CheckpointReader(FileSystem& files, Path directory)
+    : files_(files), directory_(std::move(directory)) {
+  const Path config = directory_ / kConfigFile;
+  if (!files_.exists(config)) {
+    throw FileError(fmt::format("{}: not a checkpoint: there is no {} in it", directory_.string(),
+                                kConfigFile));
+  }
+  model_ = parse_config_json(files_.read(config), config.string());
+  weights_ = read_index(kIndexFile, "model.safetensors");
+  const Path state = directory_ / kTrainerFile;
+  if (files_.exists(state)) {
+    state_ = parse_trainer_state(files_.read(state), state.string());
+    moments_ = read_index(kOptimizerIndexFile, "optimizer.safetensors");
+  }
+}
+
+CheckpointReader::Index CheckpointReader::read_index(const char* index_file,
+                                                     const char* single_file) {
+  const Path index = directory_ / index_file;
+  if (files_.exists(index)) {
+    return parse_index(files_.read(index), index.string());
+  }
+  if (!files_.exists(directory_ / single_file)) {
+    throw FileError(fmt::format("{}: not a checkpoint: there is neither {} nor {} in it",
+                                directory_.string(), index_file, single_file));
+  }
+  const auto reader = std::make_unique<SafetensorsReader>(files_, directory_ / single_file);
+  Index names;
+  for (const auto& [name, entry] : reader->tensors()) {
+    names.emplace(name, single_file);
+  }
+  return names;
+}
+
+void CheckpointReader::verify() const {
+  const Path path = directory_ / kChecksumsFile;
+  if (!files_.exists(path)) {
+    return;
+  }
+  const nlohmann::json json = parse_json(files_.read(path), path.string());
+  const nlohmann::json& listed = json_at(json, "files", path.string());
+  if (!listed.is_object()) {
+    throw FormatError(fmt::format("{}: 'files' is not an object", path.string()));
+  }
+  for (const auto& [name, hash] : listed.items()) {
+    const Path file = directory_ / Path(name).filename();
+    const auto contents = files_.map(file);
+    if (!hash.is_string() || hash.get<std::string>() != hash_hex(hash_bytes(contents->bytes()))) {
+      throw FormatError(fmt::format("{}: damaged: its checksum is not the one in {}", file.string(),
+                                    kChecksumsFile));
+    }
+  }
+}
+
+void CheckpointReader::read_tensor(const Index& index, const std::string& name, const Shape& shape,
+                                   std::span<float> out) {
+  const auto found = index.find(name);
+  if (found == index.end()) {
+    throw FormatError(fmt::format("{}: tensor '{}' is missing", directory_.string(), name));
+  }
+  auto& reader = open_[found->second];
+  if (!reader) {
+    reader = std::make_unique<SafetensorsReader>(files_, directory_ / found->second);
+  }
+  const SafetensorsEntry& entry = reader->at(name);
+  bool same = static_cast<int>(entry.shape.size()) == shape.rank();
+  for (int i = 0; same && i < shape.rank(); ++i) {
+    same = entry.shape[static_cast<std::size_t>(i)] == shape[i];
+  }
+  if (!same) {
+    throw FormatError(fmt::format("{}: tensor '{}' has shape [{}] where the model has {}",
+                                  reader->path().string(), name, fmt::join(entry.shape, ", "),
+                                  shape.to_string()));
+  }
+  reader->read_float32(name, out);
+}
+
+void CheckpointReader::read_weights(ParameterStore& parameters) {
+  for (const NamedTensor& tensor : parameters.tensors()) {
+    read_tensor(weights_, tensor.name, tensor.shape, range_of(parameters.weights(), tensor));
+  }
+}
+
+void CheckpointReader::read_moments(ParameterStore& parameters) {
+  for (const NamedTensor& tensor : parameters.tensors()) {
+    read_tensor(moments_, "exp_avg." + tensor.name, tensor.shape,
+                range_of(parameters.first_moments(), tensor));
+    read_tensor(moments_, "exp_avg_sq." + tensor.name, tensor.shape,
+                range_of(parameters.second_moments(), tensor));
+  }
+}
+
+void check_same_model(const ModelConfig& checkpoint, const ModelConfig& configured,
+                      const std::string& directory) {
+  const auto compare = [&](auto ModelConfig::*member, const char* key) {
+    if (checkpoint.*member != configured.*member) {
+      throw ConfigError(fmt::format(
+          "{}: the checkpoint is of another model: {} = {} there, {} in the configuration",
+          directory, key, checkpoint.*member, configured.*member));
+    }
+  };
+  compare(&ModelConfig::vocab_size, "vocab_size");
+  compare(&ModelConfig::hidden_size, "hidden_size");
+  compare(&ModelConfig::intermediate_size, "intermediate_size");
+  compare(&ModelConfig::num_hidden_layers, "num_hidden_layers");
+  compare(&ModelConfig::num_attention_heads, "num_attention_heads");
+  compare(&ModelConfig::rms_norm_eps, "rms_norm_eps");
+  compare(&ModelConfig::rope_theta, "rope_theta");
+  compare(&ModelConfig::sub_layers, "sub_layers");
+  if (configured.sub_layers > 0) {
+    compare(&ModelConfig::num_experts, "num_experts");
+    compare(&ModelConfig::moe_top_k, "moe_top_k");
+    compare(&ModelConfig::grain_level, "grain_level");
+    compare(&ModelConfig::use_residual, "use_residual");
+    compare(&ModelConfig::expert_interval, "expert_interval");
+  }
+}
+
+}  // namespace cartesian

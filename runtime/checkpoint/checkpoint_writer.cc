@@ -1,0 +1,246 @@
+#include "runtime/checkpoint/checkpoint_writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/safetensors.h"
+#include "comm/collectives.h"
+
+namespace cartesian {
+
+/// Copies of the tensors that this rank writes.
+struct CheckpointWriter::Snapshot {
+  struct Entry {
+    std::string name;
+    std::vector<std::int64_t> shape;
+    std::size_t begin = 0;
+    std::size_t size = 0;
+  };
+  std::vector<Entry> entries;
+  std::vector<float> weights;
+  std::vector<float> first_moments;
+  std::vector<float> second_moments;
+};
+
+struct CheckpointWriter::WriteJob {
+  CheckpointInfo info;
+  Snapshot snapshot;
+  std::vector<ShardRecord>
+      records;  ///< model file, optimizer file; empty if this rank has no tensors
+  std::exception_ptr failure;
+  std::atomic<bool> done = false;
+  std::thread thread;
+};
+
+namespace {
+
+using Entry = std::pair<std::string, SafetensorsEntry>;
+
+std::vector<std::int64_t> dims_of(const Shape& shape) {
+  std::vector<std::int64_t> dims;
+  for (int i = 0; i < shape.rank(); ++i) {
+    dims.push_back(shape[i]);
+  }
+  return dims;
+}
+
+/// The tensors that `rank` writes: an expert's first replica writes it; the dense part is dealt out
+/// by size.
+std::vector<const NamedTensor*> tensors_of_rank(const ParameterStore& parameters, int rank,
+                                                int ranks) {
+  std::vector<const NamedTensor*> mine;
+  std::vector<std::int64_t> load(static_cast<std::size_t>(ranks), 0);
+  auto expert = parameters.experts().begin();
+  for (const NamedTensor& tensor : parameters.tensors()) {
+    if (tensor.offset < parameters.dense_size()) {
+      const auto lightest = std::ranges::min_element(load);
+      *lightest += tensor.shape.numel();
+      if (lightest - load.begin() == rank) {
+        mine.push_back(&tensor);
+      }
+      continue;
+    }
+    while (tensor.offset >= expert->end) {
+      ++expert;
+    }
+    if (expert->replicas.front() == rank) {
+      mine.push_back(&tensor);
+    }
+  }
+  return mine;
+}
+
+void copy_range(std::span<const float> from, const NamedTensor& tensor, std::vector<float>& to) {
+  const auto range = from.subspan(static_cast<std::size_t>(tensor.offset),
+                                  static_cast<std::size_t>(tensor.shape.numel()));
+  to.insert(to.end(), range.begin(), range.end());
+}
+
+/// Writes one file of tensors durably.
+ShardRecord write_shard(FileSystem& files, const Path& directory, const std::string& name,
+                        const std::vector<Entry>& entries) {
+  ShardRecord record;
+  record.file = name;
+  for (const auto& [tensor, entry] : entries) {
+    record.tensors.push_back(tensor);
+    record.bytes += static_cast<std::int64_t>(entry.bytes.size());
+  }
+  const auto file = files.create(directory / name);
+  record.hash = write_safetensors(*file, entries, {{"format", "pt"}});
+  file->sync();
+  file->close();
+  return record;
+}
+
+/// A small file, and its line in checksums.json.
+void write_text(FileSystem& files, const Path& path, const std::string& text,
+                nlohmann::json& checksums) {
+  const auto file = files.create(path);
+  file->append(text);
+  file->sync();
+  file->close();
+  checksums[path.filename().string()] = hash_hex(hash_bytes(text));
+}
+
+}  // namespace
+
+CheckpointWriter::CheckpointWriter(FileSystem& files, Transport& transport, Path directory,
+                                   std::int64_t keep_last)
+    : files_(files),
+      transport_(transport),
+      directory_(std::move(directory)),
+      keep_last_(keep_last) {}
+
+CheckpointWriter::~CheckpointWriter() {
+  if (job_ && (*job_)->thread.joinable()) {
+    (*job_)->thread.join();
+  }
+}
+
+Path CheckpointWriter::temporary_path(std::int64_t step) const {
+  return directory_ / (".tmp-" + checkpoint_name(step));
+}
+
+void CheckpointWriter::begin(ParameterStore& parameters, CheckpointInfo info) {
+  check(!in_progress(), "one checkpoint is written at a time");
+  auto job = std::make_unique<WriteJob>();
+  job->info = std::move(info);
+  Snapshot& snapshot = job->snapshot;
+  for (const NamedTensor* tensor :
+       tensors_of_rank(parameters, transport_.rank(), transport_.size())) {
+    snapshot.entries.push_back({tensor->name, dims_of(tensor->shape), snapshot.weights.size(),
+                                static_cast<std::size_t>(tensor->shape.numel())});
+    copy_range(parameters.weights(), *tensor, snapshot.weights);
+    copy_range(parameters.first_moments(), *tensor, snapshot.first_moments);
+    copy_range(parameters.second_moments(), *tensor, snapshot.second_moments);
+  }
+  agree(transport_, {"checkpoint"}, [&] {
+    if (transport_.rank() == 0) {
+      files_.remove_all(temporary_path(job->info.state.step));
+      files_.create_directories(temporary_path(job->info.state.step));
+    }
+  });
+  job_ = std::move(job);
+  WriteJob& started = **job_;
+  started.thread = std::thread([this, &started] {
+    try {
+      write_shards(started);
+    } catch (...) {
+      started.failure = std::current_exception();
+    }
+    started.done = true;
+  });
+}
+
+bool CheckpointWriter::written() const { return job_ && (*job_)->done; }
+
+void CheckpointWriter::write_shards(WriteJob& job) {
+  const Snapshot& snapshot = job.snapshot;
+  if (snapshot.entries.empty()) {
+    return;
+  }
+  const auto entry = [](const Snapshot::Entry& from, const std::vector<float>& values,
+                        const std::string& prefix) {
+    const std::span<const float> range = std::span(values).subspan(from.begin, from.size);
+    return Entry{prefix + from.name,
+                 {.dtype = "F32", .shape = from.shape, .bytes = std::as_bytes(range)}};
+  };
+  std::vector<Entry> weights;
+  std::vector<Entry> moments;
+  for (const Snapshot::Entry& from : snapshot.entries) {
+    weights.push_back(entry(from, snapshot.weights, ""));
+    moments.push_back(entry(from, snapshot.first_moments, "exp_avg."));
+    moments.push_back(entry(from, snapshot.second_moments, "exp_avg_sq."));
+  }
+  const Path directory = temporary_path(job.info.state.step);
+  const std::string part =
+      fmt::format("{:05}-of-{:05}.safetensors", transport_.rank() + 1, transport_.size());
+  job.records.push_back(write_shard(files_, directory, "model-" + part, weights));
+  job.records.push_back(write_shard(files_, directory, "optimizer-" + part, moments));
+}
+
+Path CheckpointWriter::commit() {
+  check(in_progress(), "commit() follows begin()");
+  const std::unique_ptr<WriteJob> job = std::move(*job_);
+  job_.reset();
+  job->thread.join();
+  agree(transport_, {"checkpoint"}, [&] {
+    if (job->failure) {
+      std::rethrow_exception(job->failure);
+    }
+  });
+  std::vector<std::vector<ShardRecord>> shards;
+  for (const std::string& records : all_gather(transport_, to_json(job->records), {"checkpoint"})) {
+    shards.push_back(parse_shard_records(records, "shard records"));
+  }
+  agree(transport_, {"checkpoint"}, [&] {
+    if (transport_.rank() == 0) {
+      finish_directory(*job, shards);
+    }
+  });
+  return directory_ / checkpoint_name(job->info.state.step);
+}
+
+void CheckpointWriter::finish_directory(const WriteJob& job,
+                                        const std::vector<std::vector<ShardRecord>>& shards) {
+  const Path temporary = temporary_path(job.info.state.step);
+  std::vector<ShardRecord> model;
+  std::vector<ShardRecord> optimizer;
+  nlohmann::json checksums = nlohmann::json::object();
+  for (const std::vector<ShardRecord>& records : shards) {
+    if (!records.empty()) {
+      model.push_back(records.at(0));
+      optimizer.push_back(records.at(1));
+    }
+    for (const ShardRecord& record : records) {
+      checksums[record.file] = hash_hex(record.hash);
+    }
+  }
+  write_text(files_, temporary / kConfigFile, to_config_json(job.info.model), checksums);
+  write_text(files_, temporary / kIndexFile, index_json(model), checksums);
+  write_text(files_, temporary / kOptimizerIndexFile, index_json(optimizer), checksums);
+  write_text(files_, temporary / kTrainerFile, to_json(job.info.state), checksums);
+  if (!job.info.tokenizer_json.empty()) {
+    write_text(files_, temporary / kTokenizerFile, job.info.tokenizer_json, checksums);
+  }
+  nlohmann::json unlisted;
+  write_text(files_, temporary / kChecksumsFile,
+             nlohmann::json{{"algorithm", "xxh3-64"}, {"files", checksums}}.dump(2) + "\n",
+             unlisted);
+  files_.sync_directory(temporary);
+  const Path complete = directory_ / checkpoint_name(job.info.state.step);
+  files_.remove_all(complete);
+  files_.rename(temporary, complete);
+  files_.sync_directory(directory_);
+  std::vector<std::int64_t> steps = complete_checkpoints(files_, directory_);
+  for (; static_cast<std::int64_t>(steps.size()) > keep_last_; steps.erase(steps.begin())) {
+    files_.remove_all(directory_ / checkpoint_name(steps.front()));
+  }
+}
+
+}  // namespace cartesian

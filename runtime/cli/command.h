@@ -1,0 +1,18 @@
+#pragma once
+// The command line: one function per subcommand adds its options to the parser and returns what
+// runs it.
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace cartesian {
+
+/// Runs a parsed subcommand; returns the exit code.
+using CommandFunction = std::function<int()>;
+
+CommandFunction add_train_command(CLI::App& app);
+CommandFunction add_eval_command(CLI::App& app);
+CommandFunction add_generate_command(CLI::App& app);
+CommandFunction add_tokenize_command(CLI::App& app);
+
+}  // namespace cartesian

@@ -1,0 +1,35 @@
+#include "runtime/cli/loaded_model.h"
+
+#include "comm/collectives.h"
+
+namespace cartesian {
+
+void add_load_options(CLI::App& command, LoadOptions& options) {
+  command.add_option("--dtype", options.dtype, "Of activations and matrix products")
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
+  command
+      .add_option("--threads", options.threads,
+                  "Threads per rank; the node's cores over its ranks unless given")
+      ->check(CLI::PositiveNumber);
+}
+
+LoadedModel::LoadedModel(Job& job, const Path& checkpoint, const LoadOptions& options)
+    : topology_(find_topology(job.transport, {})) {
+  std::optional<CheckpointReader> reader;
+  agree(job.transport, {"checkpoint"}, [&] {
+    reader.emplace(job.files, checkpoint);
+    if (job.is_root()) {
+      reader->verify();
+    }
+    placement_ = make_placement(job.files, reader->model(), {}, topology_);
+  });
+  rank_.emplace(reader->model(), *placement_, topology_, job.transport, job.metrics, job.clock,
+                ModelRankOptions{
+                    .dtype = options.dtype == "bfloat16" ? DType::bf16 : DType::f32,
+                    .threads = threads_per_rank(options.threads, topology_, job.transport.rank())});
+  agree(job.transport, {"checkpoint"}, [&] { reader->read_weights(rank_->parameters()); });
+  rank_->pack();
+}
+
+}  // namespace cartesian

@@ -1,0 +1,81 @@
+#include "runtime/train/evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "comm/collectives.h"
+#include "runtime/train/training_step.h"
+
+namespace cartesian {
+
+namespace {
+
+constexpr std::int64_t kTokensPerForward = 4096;  // of one rank: bounds memory
+
+/// Sums loss and loads over all ranks, in place.
+void reduce(ModelRank& rank, EvaluationResult& result) {
+  std::vector<double> sums = {result.loss};
+  for (const RouterLoad& load : result.loads) {
+    sums.insert(sums.end(), load.counts.begin(), load.counts.end());
+  }
+  all_reduce_sum(rank.context().op, rank.transport(), Team::world(rank.transport()),
+                 std::span(sums), {"evaluation"});
+  result.loss = sums.front();
+  auto at = sums.begin() + 1;
+  for (RouterLoad& load : result.loads) {
+    std::copy_n(at, load.counts.size(), load.counts.begin());
+    at += static_cast<std::ptrdiff_t>(load.counts.size());
+  }
+}
+
+}  // namespace
+
+double EvaluationResult::perplexity() const { return std::exp(loss); }
+
+std::int64_t evaluated_window(std::int64_t index, std::int64_t count, std::int64_t total) {
+  return index * total / count;
+}
+
+EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int64_t count) {
+  const std::int64_t length = windows.length();
+  count = std::min(count, windows.count());
+  const int ranks = rank.transport().size();
+  // Every rank runs the same number of forwards, the last perhaps without tokens: its experts may
+  // still be needed.
+  const std::int64_t per_forward = std::max<std::int64_t>(1, kTokensPerForward / length) * ranks;
+  EvaluationResult result;
+  rank.model().clear_loads();
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> targets;
+  for (std::int64_t begin = 0; begin < count; begin += per_forward) {
+    const auto share =
+        sequences_of_rank(std::min(per_forward, count - begin), rank.transport().rank(), ranks);
+    ids.resize(static_cast<std::size_t>(share.count * length));
+    targets.resize(ids.size());
+    for (std::int64_t i = 0; i < share.count; ++i) {
+      const auto at = static_cast<std::size_t>(i * length);
+      windows.read(evaluated_window(begin + share.first + i, count, windows.count()),
+                   std::span(ids).subspan(at, static_cast<std::size_t>(length)),
+                   std::span(targets).subspan(at, static_cast<std::size_t>(length)));
+    }
+    const Shape shape{share.count * length};
+    const ArenaScope scope(rank.context().op.scratch);
+    const Tensor losses = rank.context().op.scratch.tensor(DType::f32, shape);
+    rank.model().evaluate(rank.context(),
+                          {.ids = Tensor(ids.data(), shape),
+                           .targets = Tensor(targets.data(), shape),
+                           .length = length,
+                           .first_token = (begin + share.first) * length},
+                          losses);
+    for (const float loss : losses.span<float>()) {
+      result.loss += loss;
+    }
+  }
+  result.loads.assign(rank.model().loads().begin(), rank.model().loads().end());
+  reduce(rank, result);
+  result.tokens = count * length;
+  result.loss /= static_cast<double>(std::max<std::int64_t>(1, result.tokens));
+  return result;
+}
+
+}  // namespace cartesian

@@ -1,0 +1,107 @@
+#include "runtime/train/run_directory.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "comm/collectives.h"
+#include "runtime/checkpoint/checkpoint_files.h"
+
+namespace cartesian {
+
+RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config& config,
+                           bool resume)
+    : files_(files), transport_(transport), path_(config.run.dir) {
+  agree(transport_, {"run directory"}, [&] {
+    if (transport_.rank() == 0) {
+      files_.create_directories(checkpoints());
+      if (!resume && !complete_checkpoints(files_, checkpoints()).empty()) {
+        throw ConfigError(
+            fmt::format("run.dir = \"{}\" already holds a run with checkpoints: pass --resume to "
+                        "go on with it, "
+                        "or choose another directory",
+                        path_.string()));
+      }
+      remove_incomplete_checkpoints(files_, checkpoints());
+    }
+  });
+  check_shared();
+}
+
+Path RunDirectory::checkpoints() const { return checkpoints_directory(path_); }
+
+void RunDirectory::check_shared() {
+  const Path probe = path_ / ".shared-file-system";
+  agree(transport_, {"run directory"}, [&] {
+    if (transport_.rank() == 0) {
+      files_.write_atomically(probe, "seen by every rank\n");
+    }
+  });
+  agree(transport_, {"run directory"}, [&] {
+    if (!files_.exists(probe)) {
+      throw ConfigError(fmt::format(
+          "run.dir = \"{}\" on {} is not the directory that rank 0 sees: all ranks need a shared "
+          "file system",
+          path_.string(), transport_.host()));
+    }
+  });
+  agree(transport_, {"run directory"}, [&] {
+    if (transport_.rank() == 0) {
+      files_.remove_all(probe);
+    }
+  });
+}
+
+std::optional<Path> RunDirectory::last_checkpoint() {
+  std::string name;
+  agree(transport_, {"run directory"}, [&] {
+    if (transport_.rank() == 0) {
+      const auto steps = complete_checkpoints(files_, checkpoints());
+      name = steps.empty() ? "" : checkpoint_name(steps.back());
+    }
+  });
+  broadcast(transport_, 0, name, {"run directory"});
+  return name.empty() ? std::nullopt : std::optional(checkpoints() / name);
+}
+
+void RunDirectory::open_log(const Config& config, std::int64_t first_step) {
+  agree(transport_, {"run directory"}, [&] {
+    if (transport_.rank() != 0) {
+      return;
+    }
+    files_.write_atomically(path_ / "config.toml", to_toml(config));
+    const Path path = path_ / "metrics.jsonl";
+    std::string kept;
+    if (first_step > 0 && files_.exists(path)) {
+      const std::string old = files_.read(path);
+      for (std::size_t begin = 0; begin < old.size();) {
+        const std::size_t end = std::min(old.find('\n', begin), old.size());
+        const std::string line = old.substr(begin, end - begin);
+        const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+        if (json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
+            json["step"].get<std::int64_t>() <= first_step) {
+          kept += line + "\n";
+        }
+        begin = end + 1;
+      }
+    }
+    files_.write_atomically(path, kept);
+    metrics_ = files_.open_append(path);
+  });
+}
+
+void RunDirectory::log(const nlohmann::ordered_json& record) {
+  if (metrics_) {
+    metrics_->append(record.dump() + "\n");
+    metrics_->flush();
+  }
+}
+
+void RunDirectory::write_summary(const nlohmann::ordered_json& summary) {
+  if (transport_.rank() == 0) {
+    files_.write_atomically(path_ / "summary.json", summary.dump(2) + "\n");
+  }
+}
+
+}  // namespace cartesian

@@ -1,0 +1,45 @@
+#pragma once
+// RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, summary.json and
+// checkpoints/. Rank 0 writes.
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "base/file_system.h"
+#include "comm/transport.h"
+#include "runtime/config/config.h"
+
+namespace cartesian {
+
+class RunDirectory {
+ public:
+  /// Creates the directory and checks that every rank sees the same one and may write. Without
+  /// `resume`, throws ConfigError if it holds checkpoints already. Errors are thrown on every rank
+  /// alike. Collective.
+  RunDirectory(FileSystem& files, Transport& transport, const Config& config, bool resume);
+
+  const Path& path() const { return path_; }
+  Path checkpoints() const;
+  /// The last complete checkpoint, if there is one. The same on every rank. Collective.
+  std::optional<Path> last_checkpoint();
+
+  /// Writes config.toml and opens metrics.jsonl, dropping lines of steps after `first_step` (a run
+  /// that is resumed from there writes them again). Rank 0 does, the others wait. Collective.
+  void open_log(const Config& config, std::int64_t first_step);
+  /// Appends one line to metrics.jsonl; on other ranks than 0 does nothing.
+  void log(const nlohmann::ordered_json& record);
+  /// Replaces summary.json; on other ranks than 0 does nothing.
+  void write_summary(const nlohmann::ordered_json& summary);
+
+ private:
+  void check_shared();
+
+  FileSystem& files_;
+  Transport& transport_;
+  Path path_;
+  std::unique_ptr<OutputFile> metrics_;
+};
+
+}  // namespace cartesian

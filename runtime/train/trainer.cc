@@ -1,0 +1,281 @@
+#include "runtime/train/trainer.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/error.h"
+#include "comm/collectives.h"
+#include "runtime/checkpoint/checkpoint_reader.h"
+#include "runtime/data/tokenizer.h"
+#include "runtime/train/expert_load.h"
+#include "runtime/train/summary.h"
+
+namespace cartesian {
+
+namespace {
+
+// Once a stop is asked for, the step in progress must end within this time.
+constexpr Seconds kStopGrace{30};
+
+Config checked(Job& job, Config config) {
+  check_same_config(job.transport, config);
+  job.transport.set_timeout(Seconds(config.comm.timeout_s));
+  return config;
+}
+
+Placement agreed_placement(Job& job, const Config& config, const Topology& topology) {
+  std::optional<Placement> placement;
+  agree(job.transport, {"placement"},
+        [&] { placement = make_placement(job.files, config.model, config.parallel, topology); });
+  return *placement;
+}
+
+/// The most memory this process has had.
+std::int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * std::int64_t{1024};  // Linux counts in KiB
+}
+
+nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
+  nlohmann::ordered_json json;
+  for (std::size_t i = 0; i < kPhases; ++i) {
+    const auto phase = static_cast<Phase>(i);
+    json[std::string(name_of(phase))] = times[phase].count();
+  }
+  return json;
+}
+
+}  // namespace
+
+void check_same_config(Transport& transport, const Config& config) {
+  const std::vector<std::string> texts = all_gather(transport, to_toml(config), {"configuration"});
+  for (std::size_t rank = 1; rank < texts.size(); ++rank) {
+    std::istringstream ours(texts[0]);
+    std::istringstream theirs(texts[rank]);
+    std::string section;
+    for (std::string a, b; std::getline(ours, a) && std::getline(theirs, b);) {
+      section = a.starts_with('[') ? a : section;
+      if (a != b) {
+        throw ConfigError(
+            fmt::format("rank {} was given another configuration: in {} '{}' there, '{}' on rank 0",
+                        rank, section, b, a),
+            /*on_every_rank=*/true);
+      }
+    }
+  }
+}
+
+Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
+    : job_(job),
+      config_(checked(job, std::move(config))),
+      options_(options),
+      topology_(find_topology(job.transport, config_.parallel.node_sizes)),
+      placement_(agreed_placement(job, config_, topology_)),
+      directory_(job.files, job.transport, config_, options.resume) {
+  open_data();
+  const ModelRankOptions rank_options{
+      .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
+      .chunks = static_cast<int>(config_.exchange.chunks),
+      .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank())};
+  rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
+                                      job_.metrics, job_.clock, rank_options);
+  const std::optional<Path> checkpoint = directory_.last_checkpoint();
+  if (options_.resume && checkpoint) {
+    load_checkpoint(*checkpoint);
+  } else {
+    rank_->parameters().initialize(static_cast<std::uint64_t>(config_.train.seed));
+  }
+  rank_->pack();
+  directory_.open_log(config_, step_);
+  training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, *samples_);
+  writer_ = std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints(),
+                                               config_.checkpoint.keep_last);
+  progress_ = std::make_unique<Progress>(config_.run, job_.clock, step_, config_.train.steps,
+                                         job_.is_root());
+}
+
+void Trainer::open_data() {
+  agree(job_.transport, {"data"}, [&] {
+    const auto open = [&](const std::string& prefix, std::unique_ptr<TokenFile>& data) {
+      data = std::make_unique<TokenFile>(job_.files, prefix);
+      if (job_.is_root()) {
+        data->check_vocabulary(config_.model.vocab_size);
+      }
+      return TokenWindows(*data, config_.train.sequence_length);
+    };
+    train_windows_.emplace(open(config_.data.train, train_data_));
+    samples_.emplace(*train_windows_, static_cast<std::uint64_t>(config_.train.seed));
+    if (!config_.data.valid.empty()) {
+      valid_windows_.emplace(open(config_.data.valid, valid_data_));
+    }
+    const Path tokenizer = tokenizer_path(config_.data.train);
+    if (job_.files.exists(tokenizer)) {
+      tokenizer_json_ = load_tokenizer(job_.files, tokenizer)->to_json();
+    }
+  });
+}
+
+void Trainer::load_checkpoint(const Path& path) {
+  agree(job_.transport, {"checkpoint"}, [&] {
+    CheckpointReader reader(job_.files, path);
+    check_same_model(reader.model(), config_.model, path.string());
+    if (!reader.trainer_state()) {
+      throw FormatError(fmt::format("{}: holds no optimizer state to resume from", path.string()));
+    }
+    if (job_.is_root()) {
+      reader.verify();
+    }
+    const TrainerState& state = *reader.trainer_state();
+    if (state.seed != config_.train.seed ||
+        state.sequences != state.step * config_.train.batch_sequences) {
+      throw ConfigError(fmt::format(
+          "{}: train.seed = {} and train.batch_sequences = {} there; a run that is resumed keeps "
+          "them, so that it sees the data in the same order",
+          path.string(), state.seed, state.step > 0 ? state.sequences / state.step : 0));
+    }
+    reader.read_weights(rank_->parameters());
+    reader.read_moments(rank_->parameters());
+    step_ = state.step;
+  });
+  saved_at_ = step_;
+  last_checkpoint_ = path;
+}
+
+int Trainer::run() {
+  if (options_.resume && job_.is_root()) {
+    progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
+                                 : "no checkpoint to resume from: starting at step 0");
+  }
+  job_.stop.set_callback([this] {
+    job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s)));
+  });
+  bool stop = false;
+  while (step_ < config_.train.steps && !stop) {
+    rank_->context().times.clear();
+    const Seconds start = job_.clock.now();
+    const StepResult result = training_step_->run(step_);
+    ++step_;
+    stop = after_step(result, job_.clock.now() - start);
+  }
+  if (writer_->in_progress()) {
+    commit_checkpoint();
+  }
+  if (saved_at_ != step_) {
+    begin_checkpoint();
+    commit_checkpoint();
+  }
+  job_.stop.set_callback({});
+  if (step_ < config_.train.steps) {
+    progress_->message(
+        fmt::format("stopped at step {} with a checkpoint at {}; run again with --resume to go on",
+                    step_, last_checkpoint_.string()));
+    return kExitStopped;
+  }
+  finish();
+  return kExitOk;
+}
+
+bool Trainer::after_step(const StepResult& result, Seconds duration) {
+  report_step(result, duration);
+  const bool last = step_ == config_.train.steps;
+  if (valid_windows_ && (last || (config_.valid.every > 0 && step_ % config_.valid.every == 0))) {
+    validate();
+  }
+  // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
+  // disk.
+  std::array<double, 2> wishes = {job_.stop.requested() ? 1.0 : 0.0,
+                                  writer_->written() ? 1.0 : 0.0};
+  all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
+                 std::span<double>(wishes), {"stop or go"});
+  if (writer_->in_progress() && wishes[1] == job_.transport.size()) {
+    commit_checkpoint();
+  }
+  const bool stop = wishes[0] > 0 || step_ == options_.stop_at;
+  if (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0 && !stop && !last) {
+    if (writer_->in_progress()) {
+      commit_checkpoint();
+    }
+    begin_checkpoint();
+    if (!config_.checkpoint.async) {
+      commit_checkpoint();
+    }
+  }
+  return stop;
+}
+
+void Trainer::report_step(const StepResult& result, Seconds duration) {
+  if (step_ == 1) {
+    first_loss_ = result.loss;
+  }
+  const auto tokens =
+      static_cast<double>(config_.train.batch_sequences * config_.train.sequence_length);
+  const PhaseTimes& times = rank_->context().times;
+  const double exchange = (times[Phase::exchange] + times[Phase::gradient_sync]).count();
+  const ProgressReport report{.step = step_,
+                              .loss = result.loss,
+                              .tokens_per_s = tokens / duration.count(),
+                              .balancedness = mean_balancedness(result.loads),
+                              .exchange_share = exchange / duration.count()};
+  progress_->step(report);
+  directory_.log({{"step", step_},
+                  {"loss", result.loss},
+                  {"balance_loss", result.balance_loss},
+                  {"gradient_norm", result.gradient_norm},
+                  {"learning_rate", result.learning_rate},
+                  {"tokens_per_s", report.tokens_per_s},
+                  {"step_s", duration.count()},
+                  {"balancedness", report.balancedness},
+                  {"dead_experts", dead_experts(result.loads)},
+                  {"exchange_share", report.exchange_share},
+                  {"phase_s", phase_seconds(times)},
+                  {"arena_bytes", rank_->arena_bytes()},
+                  {"arena_growths", rank_->arena_growths()},
+                  {"model_bytes", rank_->parameters().bytes()},
+                  {"peak_rss_bytes", peak_rss_bytes()}});
+}
+
+void Trainer::validate() {
+  last_evaluation_ = evaluate(*rank_, *valid_windows_, config_.valid.sequences);
+  evaluated_at_ = step_;
+  progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens",
+                                 step_, last_evaluation_->loss, last_evaluation_->perplexity(),
+                                 format_count(static_cast<double>(last_evaluation_->tokens))));
+  directory_.log({{"step", step_},
+                  {"valid_loss", last_evaluation_->loss},
+                  {"valid_perplexity", last_evaluation_->perplexity()},
+                  {"valid_dead_experts", dead_experts(last_evaluation_->loads)}});
+}
+
+void Trainer::begin_checkpoint() {
+  writer_->begin(rank_->parameters(), {.model = config_.model,
+                                       .state = {.step = step_,
+                                                 .sequences = step_ * config_.train.batch_sequences,
+                                                 .seed = config_.train.seed},
+                                       .tokenizer_json = tokenizer_json_});
+  saved_at_ = step_;
+}
+
+void Trainer::commit_checkpoint() { last_checkpoint_ = writer_->commit(); }
+
+void Trainer::finish() {
+  if (!valid_windows_) {
+    progress_->message(fmt::format("done; checkpoint: {}", last_checkpoint_.string()));
+    return;
+  }
+  if (evaluated_at_ != step_) {
+    validate();
+  }
+  if (job_.is_root()) {
+    const Summary summary =
+        summarize(*train_data_, *valid_windows_, config_, *last_evaluation_, last_checkpoint_);
+    directory_.write_summary(to_json(summary));
+    progress_->message(to_text(summary));
+  }
+  barrier(job_.transport, {"summary"});
+}
+
+}  // namespace cartesian

@@ -1,0 +1,76 @@
+#pragma once
+// Trainer: a training run from its first or last checkpointed step to its end: steps, validation,
+// checkpoints, progress.
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "runtime/checkpoint/checkpoint_writer.h"
+#include "runtime/config/config.h"
+#include "runtime/data/sample_order.h"
+#include "runtime/job.h"
+#include "runtime/model/model_rank.h"
+#include "runtime/train/evaluation.h"
+#include "runtime/train/progress.h"
+#include "runtime/train/run_directory.h"
+#include "runtime/train/training_step.h"
+
+namespace cartesian {
+
+struct TrainOptions {
+  bool resume = false;       ///< go on from the last checkpoint, if there is one
+  std::int64_t stop_at = 0;  ///< stop with a checkpoint after this step; 0: at the end
+};
+
+class Trainer {
+ public:
+  /// Opens everything the run needs and loads the last checkpoint if asked to. Throws, on every
+  /// rank alike, ConfigError, FormatError or FileError. Collective.
+  Trainer(Job& job, Config config, const TrainOptions& options);
+
+  /// Trains. Returns kExitOk at the end of the run, kExitStopped when a stop was asked for.
+  /// Collective.
+  int run();
+
+ private:
+  void open_data();
+  void load_checkpoint(const Path& path);
+  /// After step number `step_` was done: everything that happens between steps. Returns whether to
+  /// stop.
+  bool after_step(const StepResult& result, Seconds duration);
+  void report_step(const StepResult& result, Seconds duration);
+  void validate();
+  void begin_checkpoint();
+  void commit_checkpoint();
+  void finish();
+
+  Job& job_;
+  Config config_;
+  TrainOptions options_;
+  Topology topology_;
+  Placement placement_;
+  RunDirectory directory_;
+  std::string tokenizer_json_;
+  std::unique_ptr<TokenFile> train_data_;
+  std::unique_ptr<TokenFile> valid_data_;
+  std::optional<TokenWindows> train_windows_;
+  std::optional<TokenWindows> valid_windows_;
+  std::optional<SampleOrder> samples_;
+  std::unique_ptr<ModelRank> rank_;
+  std::unique_ptr<TrainingStep> training_step_;
+  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<Progress> progress_;
+  std::optional<EvaluationResult> last_evaluation_;
+  std::int64_t evaluated_at_ = -1;
+  std::int64_t step_ = 0;  ///< steps done
+  std::int64_t saved_at_ = -1;
+  Path last_checkpoint_;
+  double first_loss_ = 0;
+};
+
+/// Throws ConfigError on every rank if ranks were given different configurations, naming the rank
+/// and the line. Collective.
+void check_same_config(Transport& transport, const Config& config);
+
+}  // namespace cartesian
