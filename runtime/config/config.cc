@@ -129,8 +129,11 @@ void apply_override(std::vector<ConfigField>& fields, const std::string& setting
   toml::table table;
   try {
     table = toml::parse("value = " + value);
-  } catch (const toml::parse_error&) {  // a bare word is a string
-    table.insert("value", value);
+  } catch (const toml::parse_error&) {
+    table.clear();
+  }
+  if (table.size() != 1) {  // a bare word, or lines that would set something else: a string
+    table.insert_or_assign("value", value);
   }
   assign(fields, "--set", key, *table.get("value"));
 }

@@ -71,7 +71,7 @@ class TokenizeTest(support.CliTest):
         empty = self.write("empty.txt", "")
         self.refuse(r"empty\.txt", "tokenize", empty, "-o", self.tokens)
         self.refuse(r"absent\.txt.*No such file", "tokenize", self.directory / "absent.txt", "-o", self.tokens)
-        self.refuse(r"good\.txt/out.*Not a directory", "tokenize", good, "-o", good / "out")
+        self.refuse(r"good\.txt.*Not a directory", "tokenize", good, "-o", good / "out")
         self.refuse(r"encoding", "tokenize", good, "-o", self.tokens, "--encoding", "ebcdic")
         self.refuse(r"texts", "tokenize", "-o", self.tokens, code=support.EXIT_USAGE)
         self.refuse(r"held-out", "tokenize", good, "-o", self.tokens, "--held-out", "2", code=support.EXIT_USAGE)

@@ -1,0 +1,48 @@
+"""What the pages say about the program, against the program."""
+
+import pathlib
+import re
+
+import support
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class DocsTest(support.CliTest):
+    def setUp(self):
+        super().setUp()
+        self.listing = self.succeed("train", "--keys").stdout
+
+    def known_keys(self):
+        section, keys = "", set()
+        for line in self.listing.splitlines():
+            if line.startswith("["):
+                section = line.strip("[]")
+            elif "=" in line:
+                keys.add(f"{section}.{line.split('=')[0].strip()}")
+        return keys
+
+    def test_configuration_page_lists_the_keys(self):
+        page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+        listed = re.search(r"```toml\n(.*?)```", page, re.DOTALL).group(1)
+        self.assertEqual(listed.strip(), self.listing.strip(), "docs/configuration.md: paste `cartesian train --keys`")
+
+    def test_keys_that_pages_name_exist(self):
+        keys = self.known_keys()
+        sections = {key.split(".")[0] for key in keys}
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            named = set(re.findall(r"(?:`|--set )((?:%s)\.[a-z_]+)\b(?![./-])" % "|".join(sections), text))
+            files = {name for name in named if name.endswith((".json", ".safetensors", ".toml", ".md"))}
+            tensors = {name for name in named if name.startswith(("model.embed", "model.layers", "model.norm"))}
+            self.assertLessEqual(named - files - tensors, keys, page.name)
+
+    def test_shipped_configurations_are_accepted(self):
+        for path in sorted((ROOT / "configs").glob("*.toml")):
+            with self.subTest(config=path.name):
+                self.refuse(r"nowhere", "train", path, *self.settings(data_train="nowhere", run_dir=self.run_directory))
+
+
+if __name__ == "__main__":
+    support.main()
