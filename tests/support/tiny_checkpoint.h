@@ -11,7 +11,8 @@
 namespace cartesian::test {
 
 inline CheckpointInfo info_at(const ModelConfig& model, std::int64_t step) {
-  return {.model = model, .state = {.step = step, .sequences = step * 8, .seed = 1},
+  return {.model = model,
+          .state = {.step = step, .sequences = step * 8, .seed = 1},
           .tokenizer_json = {}};
 }
 

@@ -5,6 +5,7 @@
 
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/tiny_checkpoint.h"
+#include "tests/support/unsynced_file_system.h"
 
 namespace cartesian::test {
 namespace {
@@ -24,7 +25,7 @@ std::string name_of_fault(const testing::TestParamInfo<Fault>& info) {
 
 class CrashTest : public testing::TestWithParam<Fault> {
  protected:
-  CrashTest() : files_(make_posix_file_system()) {
+  CrashTest() : files_(std::make_unique<UnsyncedFileSystem>(make_posix_file_system())) {
     save_tiny(*files_, checkpoints(), small_model(), 1, /*seed=*/11);
   }
   Path checkpoints() const { return directory_ / "checkpoints"; }

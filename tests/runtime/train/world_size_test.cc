@@ -6,7 +6,10 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <numeric>
+#include <optional>
+#include <tuple>
 
 #include "tests/support/tiny_training.h"
 
@@ -25,6 +28,7 @@ struct Case {
   std::string placement = "linear";  ///< "file": hot_replicas()
   std::int64_t expert_ranks = 0;
   int chunks = 1;
+  bool twice = false;       ///< run again: the same bits
   bool one_expert = false;  ///< every token to expert 0 of every sub-layer
   std::int64_t sub_layers = 2;
   std::uint64_t seed = 1;  ///< one with which no choice hangs on rounding
@@ -145,12 +149,15 @@ void expect_equal_runs(const TrainingRecord& actual, const TrainingRecord& expec
     const StepResult& e = expected.steps[i].result;
     EXPECT_NEAR(a.loss, e.loss, kTolerance * e.loss) << "step " << i;
     EXPECT_NEAR(a.balance_loss, e.balance_loss, kTolerance * e.balance_loss) << "step " << i;
-    EXPECT_NEAR(a.gradient_norm, e.gradient_norm, 1e-4 * e.gradient_norm) << "step " << i;
     ASSERT_EQ(actual.steps[i].experts, expected.steps[i].experts) << "step " << i;
     for (std::size_t s = 0; s < a.loads.size(); ++s) {
       EXPECT_EQ(a.loads[s].counts, e.loads[s].counts);
     }
   }
+  // Gradients only where both runs have the same weights: later, steep places of the loss magnify
+  // rounding (a change of some weights by one part in 4 million moved a later norm by 1e-3).
+  EXPECT_NEAR(actual.steps[0].result.gradient_norm, expected.steps[0].result.gradient_norm,
+              kTolerance * expected.steps[0].result.gradient_norm);
   for (const auto& [name, values] : expected.steps[0].gradients) {
     EXPECT_LT(norm_relative_error(actual.steps[0].gradients.at(name), values), 1e-5) << name;
   }
@@ -174,25 +181,43 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) { return info
 
 class WorldSizeTest : public testing::TestWithParam<Case> {};
 
+/// The run of one rank, compared with the reference. Empty if a choice of it hangs on rounding.
+/// Cases that differ only in how they are spread share it.
+const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const TrainingSetup& setup,
+                                                     const SyntheticData& data) {
+  using Key =
+      std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, std::int64_t, std::uint64_t>;
+  static std::map<Key, std::optional<TrainingRecord>> runs;
+  const Key key{c.experts,    c.batch_sequences, c.micro_batches,
+                c.one_expert, c.sub_layers,      setup.weight_seed};
+  const auto [entry, inserted] = runs.try_emplace(key);
+  if (inserted) {
+    ReferenceObserver reference(setup, data);
+    TrainingRecord record = train(setup, data, [&](ModelRank& rank, std::int64_t step) {
+      reference.before_step(rank, step);
+    });
+    if (reference.smallest_gap() > 1e-5) {
+      reference.compare(record);
+      if (!c.one_expert) {
+        EXPECT_LT(record.steps.back().result.loss, record.steps.front().result.loss);
+      }
+      entry->second = std::move(record);
+    }
+  }
+  return entry->second;
+}
+
 TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
   const Case& c = GetParam();
   for (std::uint64_t seed = c.seed; seed < c.seed + (full() ? 20 : 1); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     TrainingSetup setup = setup_of(c, seed);
     const SyntheticData data(setup.model.vocab_size, 1000, setup.train.sequence_length, seed);
-    ReferenceObserver reference(setup, data);
-    const TrainingRecord one = train(setup, data, [&](ModelRank& rank, std::int64_t step) {
-      reference.before_step(rank, step);
-    });
-    if (seed != c.seed && reference.smallest_gap() < 1e-5) {
-      continue;  // rounding may choose: nothing to compare
+    const std::optional<TrainingRecord>& one = run_of_one_rank(c, setup, data);
+    if (!one) {
+      ASSERT_NE(seed, c.seed) << "a choice hangs on rounding: pick another seed for this case";
+      continue;
     }
-    ASSERT_GT(reference.smallest_gap(), 1e-5) << "choose another seed";
-    reference.compare(one);
-    if (!c.one_expert) {
-      EXPECT_LT(one.steps.back().result.loss, one.steps.front().result.loss);
-    }
-
     const TemporaryDirectory directory;
     setup.ranks = c.ranks;
     setup.node_sizes = c.node_sizes;
@@ -205,8 +230,10 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
           << hot_replicas(placement_shape(setup.model, c.ranks)).to_json();
     }
     const TrainingRecord many = train(setup, data);
-    expect_equal_runs(many, one);
-    expect_same_bits(train(setup, data), many);
+    expect_equal_runs(many, *one);
+    if (c.twice || full()) {
+      expect_same_bits(train(setup, data), many);
+    }
     if (c.one_expert) {
       for (const RouterLoad& load : many.steps.back().result.loads) {
         EXPECT_EQ(load.counts[0], std::accumulate(load.counts.begin(), load.counts.end(), 0.0));
@@ -218,9 +245,10 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
 INSTANTIATE_TEST_SUITE_P(
     Configurations, WorldSizeTest,
     testing::Values(
-        Case{.name = "two_ranks", .ranks = 2}, Case{.name = "three_ranks", .ranks = 3},
-        Case{.name = "four_ranks", .ranks = 4}, Case{.name = "one_rank_chunks", .chunks = 3},
-        Case{.name = "chunks", .ranks = 3, .chunks = 3},
+        Case{.name = "two_ranks", .ranks = 2, .twice = true},
+        Case{.name = "three_ranks", .ranks = 3}, Case{.name = "four_ranks", .ranks = 4},
+        Case{.name = "one_rank_chunks", .chunks = 3},
+        Case{.name = "chunks", .ranks = 3, .chunks = 3, .twice = true},
         Case{.name = "micro_batches", .ranks = 2, .micro_batches = 2, .chunks = 3},
         Case{.name = "uneven_experts", .ranks = 3, .experts = 5},
         Case{.name = "fewer_experts_than_ranks", .ranks = 4, .experts = 3, .seed = 2},
@@ -231,10 +259,15 @@ INSTANTIATE_TEST_SUITE_P(
              .ranks = 4,
              .node_sizes = {2, 2},
              .placement = "file",
-             .chunks = 3},
+             .chunks = 3,
+             .twice = true},
         Case{.name = "expert_groups", .ranks = 4, .expert_ranks = 2},
         Case{.name = "experts_everywhere", .ranks = 2, .expert_ranks = 1},
-        Case{.name = "ranks_without_tokens", .ranks = 4, .batch_sequences = 2, .chunks = 3},
+        Case{.name = "ranks_without_tokens",
+             .ranks = 4,
+             .batch_sequences = 2,
+             .chunks = 3,
+             .twice = true},
         Case{.name = "one_sequence", .ranks = 3, .batch_sequences = 2, .micro_batches = 2},
         Case{.name = "one_expert", .ranks = 3, .one_expert = true},
         Case{.name = "one_expert_replicas", .ranks = 4, .placement = "file", .one_expert = true},
