@@ -49,6 +49,7 @@ TINY = {
     "valid.every": 4,
     "valid.sequences": 8,
     "checkpoint.every": 0,
+    "run.progress": "plain",
     "comm.timeout_s": 60,
 }
 
@@ -110,13 +111,14 @@ class Job:
                            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", EXIT_CODES=str(self.files / "exit"))
         environment[MARK] = self.mark
 
-        def limit_files():
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        def prepare():
+            os.nice(5)  # ranks that wait by polling must not starve the test that watches them
+            if file_limit:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err,
-                                        env=environment, cwd=workplace, start_new_session=True,
-                                        preexec_fn=limit_files if file_limit else None)
+                                        env=environment, cwd=workplace, start_new_session=True, preexec_fn=prepare)
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -145,7 +147,7 @@ class Job:
             self.process.wait()
             raise AssertionError(f"still running after {timeout} s\n{self._result()}") from None
         # What mpirun has killed may take a moment to be gone.
-        orphans = wait_until(lambda: not marked_processes(self.mark), limit=5, required=False)
+        orphans = wait_until(lambda: not marked_processes(self.mark), limit=15, required=False)
         result = self._result()
         if not orphans:
             self.kill_all()
@@ -173,10 +175,11 @@ def wait_until(condition, limit=TIMEOUT, required=True):
     return value
 
 
-def mpirun_command(parts, options=()):
-    """One mpirun of several programs: parts are (ranks, command)."""
+def mpirun_command(parts, options=(), patience=2):
+    """One mpirun of several programs: parts are (ranks, command). When one rank has failed, or mpirun is told to end,
+    it sends TERM to the ranks, and `patience` seconds later KILL."""
     command = [MPIEXEC, "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
-               "--mca", "odls_base_sigkill_timeout", "30", *options]
+               "--mca", "odls_base_sigkill_timeout", patience, *options]
     for index, (ranks, words) in enumerate(parts):
         command += [":"] if index else []
         command += ["-np", ranks, "sh", "-c", RECORD_EXIT, "rank", *words]
@@ -251,6 +254,11 @@ class Run:
     def steps(self):
         return [record["step"] for record in self.records() if "loss" in record]
 
+    def lines(self):
+        """Lines of metrics.jsonl so far, cheaply."""
+        path = self.path / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
 
 class CliTest(unittest.TestCase):
     """A folder for the class, with tokens of a tiny corpus."""
@@ -278,11 +286,11 @@ class CliTest(unittest.TestCase):
         return path, run
 
     @classmethod
-    def start(cls, *words, ranks=1, options=(), **limits):
-        """Starts the program on `ranks` ranks; one rank is started without mpirun."""
+    def start(cls, *words, ranks=1, mpi=None, **limits):
+        """Starts the program on `ranks` ranks; one rank is started without mpirun. `mpi`: for mpirun_command()."""
         command = [PROGRAM, *words]
         if ranks > 1:
-            command = mpirun_command([(ranks, command)], options)
+            command = mpirun_command([(ranks, command)], **(mpi or {}))
         return cls.start_command(command, **limits)
 
     @classmethod
@@ -299,11 +307,11 @@ class CliTest(unittest.TestCase):
             raise AssertionError(f"exit code {code} was expected\n{result}")
         return result
 
-    def wait_for_step(self, job, run, step):
-        """Until the running `job` has done `step`."""
-        wait_until(lambda: not job.running() or max(run.steps(), default=0) >= step)
+    def wait_for_lines(self, job, run, lines):
+        """Until the running `job` has written `lines` lines of metrics.jsonl, one a step and one a validation."""
+        wait_until(lambda: not job.running() or run.lines() >= lines)
         if not job.running():
-            self.fail(f"ended before step {step}\n{job.wait()}")
+            self.fail(f"ended before it could be disturbed\n{job.wait()}")
 
     def assert_one_sentence(self, result, *patterns):
         """The program said one thing, once, and each of `patterns` is found in it."""

@@ -23,7 +23,7 @@ class LostRank(CliTest):
         """Trains on 3 ranks, sends `victim` a signal during a step; how the job ended, and seconds it took."""
         config, run = self.config(**self.CHANGES)
         job = self.start("train", config, ranks=3, **more)
-        self.wait_for_step(job, run, 1)
+        self.wait_for_lines(job, run, 1)
         time.sleep(delay)
         ranks = job.ranks(3)
         os.kill(ranks[victim], number)
@@ -38,7 +38,7 @@ class LostRank(CliTest):
 
     def test_killed_and_the_others_find_out_by_themselves(self):
         """mpirun is told to let the others go on."""
-        result = self.lose(1, signal.SIGKILL, options=("--enable-recovery",))
+        result = self.lose(1, signal.SIGKILL, mpi={"options": ("--enable-recovery",)})
         self.assertEqual(result.rank_codes, {0: 1, 1: 128 + signal.SIGKILL, 2: 1}, result)
         self.assertTrue(result.errors(), result)
         for sentence in result.errors():
@@ -54,7 +54,7 @@ class LostRank(CliTest):
             found = [re.search(PHASE, sentence) for sentence in result.errors()]
             self.assertTrue(any(found), result)
             for sentence, match in zip(result.errors(), found):
-                self.assertRegex(sentence, r"^cartesian: rank [02] \(.+\): .*rank")
+                self.assertRegex(sentence, r"^cartesian: rank [012] \(.+\): .*rank")
                 if match and match["layer"]:
                     named.add(match["phase"])
             if named:
@@ -64,7 +64,7 @@ class LostRank(CliTest):
     def test_mpirun_itself_is_killed(self):
         config, run = self.config(**self.CHANGES)
         job = self.start("train", config, ranks=2)
-        self.wait_for_step(job, run, 1)
+        self.wait_for_lines(job, run, 1)
         job.signal(signal.SIGKILL)
         self.assertEqual(job.wait().code, -signal.SIGKILL)
 

@@ -75,8 +75,7 @@ class Killed(CliTest):
         last = 0
         for kill in range(self.KILLS):
             job = self.start("train", config, "--resume", ranks=ranks)
-            # The first kill may come before any checkpoint; later ones need some progress.
-            self.wait_for_step(job, run, last + 1 + kill)
+            self.wait_for_lines(job, run, last + 1 + kill)
             time.sleep(draw.uniform(0, 0.2))
             job.kill_all()
             result = job.wait()
@@ -139,7 +138,7 @@ class Signals(CliTest):
             with self.subTest(signal=number.name):
                 config, run = self.config(train__steps=LONG, valid__every=0)
                 job = self.start("train", config)
-                self.wait_for_step(job, run, 3)
+                self.wait_for_lines(job, run, 3)
                 job.signal(number)
                 result = job.wait()
                 self.assertEqual(result.code, STOPPED, result)
@@ -150,8 +149,8 @@ class Signals(CliTest):
         for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
             with self.subTest(signal=number.name):
                 config, run = self.config(train__steps=LONG, valid__every=0)
-                job = self.start("train", config, ranks=2)
-                self.wait_for_step(job, run, 3)
+                job = self.start("train", config, ranks=2, mpi={"patience": 10})
+                self.wait_for_lines(job, run, 3)
                 job.signal(number)
                 result = job.wait()
                 if number == signal.SIGUSR1:
