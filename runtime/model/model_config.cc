@@ -101,6 +101,8 @@ std::int64_t ModelConfig::moe_layers() const {
 void validate(const ModelConfig& config, const std::string& where) {
   const auto positive = [&](std::int64_t value, const char* key) {
     require(value >= 1, fmt::format("{}{} = {}: must be at least 1", where, key, value));
+    require(value <= kLargestSize,
+            fmt::format("{}{} = {}: must be at most {}", where, key, value, kLargestSize));
   };
   positive(config.vocab_size, "vocab_size");
   positive(config.hidden_size, "hidden_size");
