@@ -23,7 +23,7 @@ void require(bool condition, const std::string& message) {
 
 // Beyond these a size is a mistake or an attack: no product of two overflows, and no loop over
 // blocks or experts runs for ever.
-constexpr std::int64_t kMaxSize = std::numeric_limits<std::int32_t>::max();
+constexpr std::int64_t kMaxSize = kLargestSize;
 constexpr std::int64_t kMaxBlocks = 1 << 16;
 constexpr std::int64_t kMaxExperts = std::numeric_limits<std::int16_t>::max();
 constexpr double kMaxParameters = 1e13;
