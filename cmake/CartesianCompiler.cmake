@@ -13,10 +13,13 @@ if(CCACHE_PROGRAM)
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
 endif()
 
+# Release means -O3, which hot code needs. Cold code (tests, the command line, JSON and TOML) compiles several times faster
+# with this and runs as fast.
+set(CARTESIAN_COLD_CODE "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>")
+
 add_library(cartesian_compiler INTERFACE)
 set(cxx "$<COMPILE_LANGUAGE:CXX>")
 target_compile_options(cartesian_compiler INTERFACE
-  "$<$<AND:${cxx},$<CONFIG:Release,RelWithDebInfo>>:-O3>"
   "$<${cxx}:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor;-Woverloaded-virtual>"
   # Contracting a*b+c into one fma is the only liberty taken with floating point: no -ffast-math.
   "$<${cxx}:-ffp-contract=fast;-fno-math-errno;-fno-trapping-math>")

@@ -20,7 +20,7 @@ void Exchange::count_rows(const Context& context, std::span<const std::int64_t> 
   std::array<std::int64_t, 3> rows{};
   for (int rank = 0; rank < transport_.size(); ++rank) {
     const std::size_t scope = rank == me ? 0 : topology_.node(rank) == topology_.node(me) ? 1 : 2;
-    rows[scope] += rows_to_rank[index(rank)];
+    rows[scope] += rows_to_rank[as_index(rank)];
   }
   constexpr std::array kScopes{"self", "intra", "inter"};
   for (std::size_t scope = 0; scope < rows.size(); ++scope) {
@@ -32,7 +32,7 @@ void Exchange::count_rows(const Context& context, std::span<const std::int64_t> 
   }
 }
 
-BufferPool::Lease Exchange::stage(const Context& context, std::span<const Block> blocks) {
+BufferPool::Lease Exchange::stage(const Context& context, std::span<const MessageBlock> blocks) {
   const std::int64_t growths = staging_.growths();
   BufferPool::Lease lease = staging_.take(blocks.back().end);
   if (staging_.growths() > growths) {
@@ -41,13 +41,14 @@ BufferPool::Lease Exchange::stage(const Context& context, std::span<const Block>
   return lease;
 }
 
-void Exchange::post(CommPhase phase, std::span<const Block> sent_blocks, RowsTransfer& transfer) {
+void Exchange::post(CommPhase phase, std::span<const MessageBlock> sent_blocks,
+                    RowsTransfer& transfer) {
   MessageGroup group{phase, {}, {}};
   for (int rank = 0; rank < transport_.size(); ++rank) {
     if (rank != transport_.rank()) {
-      group.sends.push_back({rank, transfer.sent_message(sent_blocks[index(rank)])});
+      group.sends.push_back({rank, transfer.sent_message(sent_blocks[as_index(rank)])});
       group.recvs.push_back(
-          {rank, transfer.received_message(transfer.received_blocks[index(rank)])});
+          {rank, transfer.received_message(transfer.received_blocks[as_index(rank)])});
     }
   }
   transfer.request = transport_.post(std::move(group));

@@ -24,7 +24,7 @@
 
 namespace cartesian {
 
-struct Block;
+struct MessageBlock;
 struct RowsTransfer;
 
 /// What one rank contributes to one exchange.
@@ -110,9 +110,9 @@ class Exchange {
 
  private:
   /// Staging memory for `blocks`.
-  BufferPool::Lease stage(const Context& context, std::span<const Block> blocks);
+  BufferPool::Lease stage(const Context& context, std::span<const MessageBlock> blocks);
   /// Posts the messages of a movement whose staging is filled.
-  void post(CommPhase phase, std::span<const Block> sent_blocks, RowsTransfer& transfer);
+  void post(CommPhase phase, std::span<const MessageBlock> sent_blocks, RowsTransfer& transfer);
   void count_rows(const Context& context, std::span<const std::int64_t> rows_to_rank);
 
   Transport& transport_;

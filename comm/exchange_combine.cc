@@ -15,7 +15,7 @@ constexpr std::size_t kBlockAlignment = 64;
 
 /// Where token choices lie among the returned rows, whose blocks may have gaps between them.
 Tensor positions_among(const Context& context, const ExchangePlan& plan,
-                       const std::vector<Block>& blocks, std::size_t row_bytes) {
+                       const std::vector<MessageBlock>& blocks, std::size_t row_bytes) {
   const std::vector<std::int64_t> begins = send_begins(plan);
   std::vector<std::int64_t> shifts;
   for (std::size_t rank = 0; rank < blocks.size(); ++rank) {
@@ -32,7 +32,7 @@ Tensor positions_among(const Context& context, const ExchangePlan& plan,
           return position;
         }
         const auto after = std::ranges::upper_bound(begins, std::int64_t{position});
-        return static_cast<std::int32_t>(position + shifts[index(after - begins.begin() - 1)]);
+        return static_cast<std::int32_t>(position + shifts[as_index(after - begins.begin() - 1)]);
       });
   return shifted;
 }
@@ -56,14 +56,14 @@ void combine_own_scalars(const ExchangePlan& plan, const Tensor& padded_scalars,
 
 /// Copies that put the rows (and scalars) of a rank's runs into its block.
 void collect_runs(const ExchangePlan& plan, int rank, const Rows& rows, bool scalars,
-                  const Block& block, std::byte* buffer, std::vector<Copy>& copies) {
+                  const MessageBlock& block, std::byte* buffer, std::vector<MemoryCopy>& copies) {
   const std::size_t row_bytes = row_bytes_of(rows.values);
   for_each_run(plan, rank, [&](std::int64_t arrival, std::int64_t padded, std::int64_t count) {
-    copies.push_back({buffer + block.rows + index(arrival) * row_bytes,
-                      row_address(rows.values, padded), index(count) * row_bytes});
+    copies.push_back({buffer + block.rows + as_index(arrival) * row_bytes,
+                      row_address(rows.values, padded), as_index(count) * row_bytes});
     if (scalars) {
-      copies.push_back({buffer + block.begin + index(arrival) * sizeof(float),
-                        row_address(rows.scalars, padded), index(count) * sizeof(float)});
+      copies.push_back({buffer + block.begin + as_index(arrival) * sizeof(float),
+                        row_address(rows.scalars, padded), as_index(count) * sizeof(float)});
     }
   });
 }
@@ -84,17 +84,18 @@ TransferPtr Exchange::begin_combine(const Context& context, Arena& arena, const 
   }
 
   std::vector<std::int64_t> away = plan.recv_rows;
-  away[index(me)] = 0;
-  const std::vector<Block> sent_blocks = lay_out({row_bytes, kBlockAlignment, scalars, me}, away);
+  away[as_index(me)] = 0;
+  const std::vector<MessageBlock> sent_blocks =
+      lay_out_messages({row_bytes, kBlockAlignment, scalars, me}, away);
   // Aligned to whole rows, so that the returned rows of all ranks are one tensor to sum from.
-  transfer->received_blocks = lay_out({row_bytes, row_bytes, scalars, me}, plan.send_rows);
+  transfer->received_blocks = lay_out_messages({row_bytes, row_bytes, scalars, me}, plan.send_rows);
   transfer->sent = stage(context, sent_blocks);
   transfer->received = stage(context, transfer->received_blocks);
 
-  std::vector<Copy> copies;
+  std::vector<MemoryCopy> copies;
   for (int rank = 0; rank < transport_.size(); ++rank) {
     if (rank != me) {
-      collect_runs(plan, rank, rows, scalars, sent_blocks[index(rank)], transfer->sent.data(),
+      collect_runs(plan, rank, rows, scalars, sent_blocks[as_index(rank)], transfer->sent.data(),
                    copies);
     }
   }
@@ -102,11 +103,11 @@ TransferPtr Exchange::begin_combine(const Context& context, Arena& arena, const 
   post({"combine", plan.block}, sent_blocks, *transfer);
 
   copies.clear();
-  collect_runs(plan, me, rows, false, transfer->received_blocks[index(me)],
+  collect_runs(plan, me, rows, false, transfer->received_blocks[as_index(me)],
                transfer->received.data(), copies);
   run_copies(context, copies);
   if (scalars) {
-    combine_own_scalars(plan, rows.scalars, send_begins(plan)[index(me)], me,
+    combine_own_scalars(plan, rows.scalars, send_begins(plan)[as_index(me)], me,
                         transfer->result.scalars);
   }
   count_rows(context, plan.recv_rows);
@@ -119,7 +120,7 @@ Rows Exchange::finish_combine(const Context& context, TransferPtr transfer) {
         "finish_combine() finishes what begin_combine() began");
   const ExchangePlan& plan = *movement->plan;
   const Rows& result = movement->result;
-  const std::vector<Block>& blocks = movement->received_blocks;
+  const std::vector<MessageBlock>& blocks = movement->received_blocks;
   movement->request->wait();
 
   const ArenaScope scope(context.scratch);

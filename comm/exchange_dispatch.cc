@@ -39,7 +39,7 @@ void zero_padding(const ExchangePlan& plan, const Tensor& rows) {
   for (std::size_t slot = 0; slot < plan.slot_rows.size(); ++slot) {
     const std::int64_t begin = plan.slot_offsets[slot] + plan.slot_rows[slot];
     const std::int64_t count = plan.slot_offsets[slot + 1] - begin;
-    std::memset(row_address(rows, begin), 0, index(count) * row_bytes_of(rows));
+    std::memset(row_address(rows, begin), 0, as_index(count) * row_bytes_of(rows));
   }
 }
 
@@ -60,10 +60,11 @@ TransferPtr Exchange::begin_dispatch(const Context& context, Arena& arena, const
 
   std::vector<std::int64_t> away = plan.send_rows;
   std::vector<std::int64_t> here = plan.recv_rows;
-  away[index(me)] = here[index(me)] = 0;
-  const BlockLayout layout{row_bytes_of(rows.values), kBlockAlignment, rows.scalars.defined(), me};
-  const std::vector<Block> sent_blocks = lay_out(layout, away);
-  transfer->received_blocks = lay_out(layout, here);
+  away[as_index(me)] = here[as_index(me)] = 0;
+  const MessageLayout layout{row_bytes_of(rows.values), kBlockAlignment, rows.scalars.defined(),
+                             me};
+  const std::vector<MessageBlock> sent_blocks = lay_out_messages(layout, away);
+  transfer->received_blocks = lay_out_messages(layout, here);
   transfer->sent = stage(context, sent_blocks);
   transfer->received = stage(context, transfer->received_blocks);
 
@@ -81,7 +82,7 @@ TransferPtr Exchange::begin_dispatch(const Context& context, Arena& arena, const
     }
   }
   post({"dispatch", plan.block}, sent_blocks, *transfer);
-  dispatch_to_self(context, rows, begins[index(me)], me, plan, transfer->result);
+  dispatch_to_self(context, rows, begins[as_index(me)], me, plan, transfer->result);
   count_rows(context, plan.send_rows);
   return transfer;
 }
@@ -96,20 +97,21 @@ Rows Exchange::finish_dispatch(const Context& context, TransferPtr transfer) {
   movement->request->wait();
 
   const std::size_t row_bytes = row_bytes_of(result.values);
-  std::vector<Copy> copies;
+  std::vector<MemoryCopy> copies;
   for (int rank = 0; rank < transport_.size(); ++rank) {
     if (rank == transport_.rank()) {
       continue;
     }
-    const Block& block = movement->received_blocks[index(rank)];
+    const MessageBlock& block = movement->received_blocks[as_index(rank)];
     const std::byte* scalars = movement->received.data() + block.begin;
     const std::byte* values = movement->received.data() + block.rows;
     for_each_run(plan, rank, [&](std::int64_t arrival, std::int64_t padded, std::int64_t count) {
-      copies.push_back({row_address(result.values, padded), values + index(arrival) * row_bytes,
-                        index(count) * row_bytes});
+      copies.push_back({row_address(result.values, padded), values + as_index(arrival) * row_bytes,
+                        as_index(count) * row_bytes});
       if (result.scalars.defined()) {
         copies.push_back({row_address(result.scalars, padded),
-                          scalars + index(arrival) * sizeof(float), index(count) * sizeof(float)});
+                          scalars + as_index(arrival) * sizeof(float),
+                          as_index(count) * sizeof(float)});
       }
     });
   }

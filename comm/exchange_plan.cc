@@ -29,7 +29,7 @@ class SlotNumbers {
   }
 
   /// The number of slot 0 of `rank`; of the rank after the last, the number of slots in all.
-  std::int64_t first(int rank) const { return first_[index(rank)]; }
+  std::int64_t first(int rank) const { return first_[as_index(rank)]; }
   std::int64_t count(int rank) const { return first(rank + 1) - first(rank); }
   std::int64_t total() const { return first_.back(); }
   std::int64_t number(int rank, int expert) const {
@@ -56,10 +56,10 @@ std::vector<std::int64_t> order_send_rows(Arena& arena, const Topology& topology
                                           const SlotNumbers& slots, const Tensor& experts,
                                           std::span<const std::int32_t> ranks, ExchangePlan& plan) {
   const auto chosen = experts.span<std::int32_t>();
-  std::vector<std::int64_t> counts(index(slots.total()));
+  std::vector<std::int64_t> counts(as_index(slots.total()));
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     if (chosen[i] >= 0) {
-      ++counts[index(slots.number(ranks[i], chosen[i]))];
+      ++counts[as_index(slots.number(ranks[i], chosen[i]))];
     }
   }
   std::vector<std::int64_t> next(counts.size());
@@ -75,24 +75,24 @@ std::vector<std::int64_t> order_send_rows(Arena& arena, const Topology& topology
   std::ranges::fill(positions, -1);
 
   std::vector<Summand> summands;
-  const auto choices = index(plan.choices);
+  const auto choices = as_index(plan.choices);
   for (std::int64_t token = 0; token < plan.tokens; ++token) {
     summands.clear();
     for (std::size_t choice = 0; choice < choices; ++choice) {
-      const std::size_t i = index(token) * choices + choice;
+      const std::size_t i = as_index(token) * choices + choice;
       if (chosen[i] < 0) {
         continue;
       }
-      const std::int64_t position = next[index(slots.number(ranks[i], chosen[i]))]++;
-      source_row[index(position)] = static_cast<std::int32_t>(token);
-      source_choice[index(position)] = static_cast<std::int32_t>(choice);
+      const std::int64_t position = next[as_index(slots.number(ranks[i], chosen[i]))]++;
+      source_row[as_index(position)] = static_cast<std::int32_t>(token);
+      source_choice[as_index(position)] = static_cast<std::int32_t>(choice);
       summands.push_back({topology.node(ranks[i]), chosen[i], static_cast<std::int32_t>(position)});
     }
     std::ranges::sort(summands, [](const Summand& a, const Summand& b) {
       return a.node != b.node ? a.node < b.node : a.expert < b.expert;
     });
     for (std::size_t j = 0; j < summands.size(); ++j) {
-      positions[index(token) * choices + j] = summands[j].position;
+      positions[as_index(token) * choices + j] = summands[j].position;
     }
   }
   return counts;
@@ -100,16 +100,16 @@ std::vector<std::int64_t> order_send_rows(Arena& arena, const Topology& topology
 
 /// Fills in the plan's receive side from the rows of each run.
 void lay_out_slots(int ranks, std::int64_t slots, ExchangePlan& plan) {
-  plan.recv_rows.assign(index(ranks), 0);
+  plan.recv_rows.assign(as_index(ranks), 0);
   plan.run_begin.resize(plan.run_rows.size());
   plan.slot_offsets.assign(1, 0);
   for (std::int64_t slot = 0; slot < slots; ++slot) {
     std::int64_t row = plan.slot_offsets.back();
     for (int rank = 0; rank < ranks; ++rank) {
-      const std::size_t run = index(rank * slots + slot);
+      const std::size_t run = as_index(rank * slots + slot);
       plan.run_begin[run] = row;
       row += plan.run_rows[run];
-      plan.recv_rows[index(rank)] += plan.run_rows[run];
+      plan.recv_rows[as_index(rank)] += plan.run_rows[run];
     }
     const std::int64_t rows = row - plan.slot_offsets.back();
     plan.slot_rows.push_back(rows);
@@ -136,9 +136,9 @@ void choose_ranks(const TokenRouting& routing, int home, const Placement& placem
   const int experts = placement.shape().experts;
   check(std::ranges::all_of(chosen, [experts](std::int32_t e) { return e < experts; }),
         "chosen experts exist");
-  const auto choices = index(routing.experts.dim(1));
+  const auto choices = as_index(routing.experts.dim(1));
   for (std::int64_t token = 0; token < routing.experts.rows(); ++token) {
-    const std::size_t begin = index(token) * choices;
+    const std::size_t begin = as_index(token) * choices;
     choose_replicas({.layer = routing.layer,
                      .group = routing.group,
                      .home = home,
@@ -178,13 +178,13 @@ TransferPtr Exchange::begin_plan(const Context& context, Arena& arena,
   }
 
   transfer->slots = slots.count(me);
-  plan.run_rows.resize(index(transport_.size() * transfer->slots));
+  plan.run_rows.resize(as_index(transport_.size() * transfer->slots));
   const std::span<std::int64_t> sent = transfer->sent_counts;
   const std::span<std::int64_t> received = plan.run_rows;
   MessageGroup group{{"plan", plan.block}, {}, {}};
   for (int rank = 0; rank < transport_.size(); ++rank) {
-    const auto to = sent.subspan(index(slots.first(rank)), index(slots.count(rank)));
-    const auto from = received.subspan(index(rank * transfer->slots), index(transfer->slots));
+    const auto to = sent.subspan(as_index(slots.first(rank)), as_index(slots.count(rank)));
+    const auto from = received.subspan(as_index(rank * transfer->slots), as_index(transfer->slots));
     plan.send_rows.push_back(std::reduce(to.begin(), to.end()));
     if (rank == me) {
       std::ranges::copy(to, from.begin());

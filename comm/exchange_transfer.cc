@@ -7,11 +7,12 @@
 
 namespace cartesian {
 
-std::vector<Block> lay_out(const BlockLayout& layout, std::span<const std::int64_t> counts) {
-  std::vector<Block> blocks;
+std::vector<MessageBlock> lay_out_messages(const MessageLayout& layout,
+                                           std::span<const std::int64_t> counts) {
+  std::vector<MessageBlock> blocks;
   std::size_t end = 0;
   for (std::size_t rank = 0; rank < counts.size(); ++rank) {
-    const std::size_t count = index(counts[rank]);
+    const std::size_t count = as_index(counts[rank]);
     const bool scalars = layout.scalars && static_cast<int>(rank) != layout.self;
     const std::size_t scalar_bytes = scalars ? count * sizeof(float) : 0;
     const std::size_t rows =
@@ -22,10 +23,10 @@ std::vector<Block> lay_out(const BlockLayout& layout, std::span<const std::int64
   return blocks;
 }
 
-void run_copies(const Context& context, std::span<const Copy> copies) {
+void run_copies(const Context& context, std::span<const MemoryCopy> copies) {
   parallel_blocks(context, static_cast<std::int64_t>(copies.size()), 1,
                   [copies](std::int64_t begin, std::int64_t) {
-                    const Copy& copy = copies[index(begin)];
+                    const MemoryCopy& copy = copies[as_index(begin)];
                     std::memcpy(copy.to, copy.from, copy.bytes);
                   });
 }

@@ -15,25 +15,25 @@
 
 namespace cartesian {
 
-inline std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+inline std::size_t as_index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 inline std::size_t row_bytes_of(const Tensor& rows) {
   return static_cast<std::size_t>(rows.cols()) * size_of(rows.dtype());
 }
 
 inline std::byte* row_address(const Tensor& rows, std::int64_t row) {
-  return static_cast<std::byte*>(rows.raw()) + index(row) * row_bytes_of(rows);
+  return static_cast<std::byte*>(rows.raw()) + as_index(row) * row_bytes_of(rows);
 }
 
 /// A message in a staging buffer: offsets in bytes.
-struct Block {
+struct MessageBlock {
   std::size_t begin = 0;
   std::size_t rows = 0;  ///< where its rows begin, after the scalars
   std::size_t end = 0;
 };
 
 /// How the blocks of one staging buffer are laid out.
-struct BlockLayout {
+struct MessageLayout {
   std::size_t row_bytes = 0;
   std::size_t alignment = 0;  ///< every block's rows begin at a multiple of this
   bool scalars = false;
@@ -41,7 +41,8 @@ struct BlockLayout {
 };
 
 /// One block behind another, for `counts` rows from or to each rank.
-std::vector<Block> lay_out(const BlockLayout& layout, std::span<const std::int64_t> counts);
+std::vector<MessageBlock> lay_out_messages(const MessageLayout& layout,
+                                           std::span<const std::int64_t> counts);
 
 /// A movement in flight, either way.
 struct RowsTransfer final : Transfer {
@@ -49,10 +50,10 @@ struct RowsTransfer final : Transfer {
 
   explicit RowsTransfer(Kind transfer_kind) : kind(transfer_kind) {}
   bool done() const override { return request->done(); }
-  std::span<std::byte> sent_message(const Block& block) const {
+  std::span<std::byte> sent_message(const MessageBlock& block) const {
     return {sent.data() + block.begin, block.end - block.begin};
   }
-  std::span<std::byte> received_message(const Block& block) const {
+  std::span<std::byte> received_message(const MessageBlock& block) const {
     return {received.data() + block.begin, block.end - block.begin};
   }
 
@@ -61,17 +62,17 @@ struct RowsTransfer final : Transfer {
   Rows result;
   BufferPool::Lease sent;
   BufferPool::Lease received;
-  std::vector<Block> received_blocks;
+  std::vector<MessageBlock> received_blocks;
   std::unique_ptr<Request> request;  ///< last, so that it ends before the buffers go back
 };
 
 /// Memory to copy.
-struct Copy {
+struct MemoryCopy {
   std::byte* to = nullptr;
   const std::byte* from = nullptr;
   std::size_t bytes = 0;
 };
-void run_copies(const Context& context, std::span<const Copy> copies);
+void run_copies(const Context& context, std::span<const MemoryCopy> copies);
 
 /// The first row of the send order for each rank.
 std::vector<std::int64_t> send_begins(const ExchangePlan& plan);
@@ -97,10 +98,11 @@ void for_each_run(const ExchangePlan& plan, int rank, const Visit& visit) {
 template <class Visit>
 void for_each_choice(const ExchangePlan& plan, std::int64_t begin, std::int64_t count,
                      const Visit& visit) {
-  const auto rows = plan.source_row.span<std::int32_t>().subspan(index(begin), index(count));
-  const auto choices = plan.source_choice.span<std::int32_t>().subspan(index(begin), index(count));
+  const auto rows = plan.source_row.span<std::int32_t>().subspan(as_index(begin), as_index(count));
+  const auto choices =
+      plan.source_choice.span<std::int32_t>().subspan(as_index(begin), as_index(count));
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    visit(index(std::int64_t{rows[i]} * plan.choices + choices[i]), i);
+    visit(as_index(std::int64_t{rows[i]} * plan.choices + choices[i]), i);
   }
 }
 

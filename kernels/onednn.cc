@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cstring>
 #include <list>
 #include <map>
@@ -22,24 +23,35 @@ namespace {
 using Desc = dnnl::memory::desc;
 using Tag = dnnl::memory::format_tag;
 
+/// The threads of the team that a parallel region started here gets: a primitive that was made for
+/// more would leave part of its result unwritten.
+int team_size(const Context& context) {
+  return omp_in_parallel() != 0 ? 1 : std::clamp(context.threads, 1, omp_get_thread_limit());
+}
+
 /// oneDNN asks OpenMP how many threads there are, both when a primitive is made and when it runs.
+/// Exactly so many, for as long as this lives.
 class OmpThreads {
  public:
-  explicit OmpThreads(int threads) : before_(omp_get_max_threads()) {
-    if (threads != before_) {
-      omp_set_num_threads(threads);
-    }
+  explicit OmpThreads(int threads)
+      : threads_before_(omp_get_max_threads()), dynamic_before_(omp_get_dynamic()) {
+    set(threads, 0);
   }
-  ~OmpThreads() {
-    if (omp_get_max_threads() != before_) {
-      omp_set_num_threads(before_);
-    }
-  }
+  ~OmpThreads() { set(threads_before_, dynamic_before_); }
   OmpThreads(const OmpThreads&) = delete;
   OmpThreads& operator=(const OmpThreads&) = delete;
 
  private:
-  int before_;
+  static void set(int threads, int dynamic) {
+    if (omp_get_max_threads() != threads) {
+      omp_set_num_threads(threads);
+    }
+    if (omp_get_dynamic() != dynamic) {
+      omp_set_dynamic(dynamic);
+    }
+  }
+  int threads_before_;
+  int dynamic_before_;
 };
 
 enum class Kind { matmul, pack_plain, pack_transposed, transpose, layout };
@@ -66,25 +78,18 @@ using PlanPtr = std::shared_ptr<const Plan>;
 /// The least recently used plan goes first. Plans still in use outlive their eviction.
 class PlanCache {
  public:
-  /// `make` runs without the lock: two threads may make the same plan, one of which is kept.
+  /// Plans are made one at a time, while threads that find theirs go on. `make` may itself get().
   template <class Make>
   PlanPtr get(const Key& key, Make make) {
     if (PlanPtr found = find(key)) {
       return found;
     }
+    const std::lock_guard making(making_);
+    if (PlanPtr found = find(key)) {
+      return found;
+    }
     auto made = std::make_shared<const Plan>(make());
-    const std::lock_guard lock(mutex_);
-    const auto [it, inserted] = index_.try_emplace(key);
-    if (!inserted) {
-      return it->second->second;
-    }
-    entries_.emplace_front(key, made);
-    it->second = entries_.begin();
-    ++made_;
-    if (std::ssize(entries_) > kMaxPrimitives) {
-      index_.erase(entries_.back().first);
-      entries_.pop_back();
-    }
+    insert(key, made);
     return made;
   }
 
@@ -106,6 +111,18 @@ class PlanCache {
     return it->second->second;
   }
 
+  void insert(const Key& key, PlanPtr plan) {
+    const std::lock_guard lock(mutex_);
+    entries_.emplace_front(key, std::move(plan));
+    index_.emplace(key, entries_.begin());
+    ++made_;
+    if (std::ssize(entries_) > kMaxPrimitives) {
+      index_.erase(entries_.back().first);
+      entries_.pop_back();
+    }
+  }
+
+  std::recursive_mutex making_;
   std::mutex mutex_;
   Entries entries_;                         // guarded by mutex_; most recently used first
   std::map<Key, Entries::iterator> index_;  // guarded by mutex_
@@ -205,7 +222,7 @@ void execute(const Context& context, const Plan& plan, const void* a, const void
 template <class Body>
 void guarded(const Context& context, const char* what, Body body) {
   check(context.device == Device::cpu, "oneDNN runs on the CPU");
-  const OmpThreads threads(context.threads);
+  const OmpThreads threads(team_size(context));
   try {
     body();
   } catch (const dnnl::error& error) {
@@ -217,15 +234,15 @@ void guarded(const Context& context, const char* what, Body body) {
 
 void matmul(const Context& context, const Matmul& sizes, const void* a, const void* packed_b,
             void* c) {
-  const auto& [m, n, k, inputs, output, accumulate] = sizes;
-  if (m == 0 || n == 0 || k == 0) {
-    if (!accumulate) {
-      std::memset(c, 0, static_cast<std::size_t>(m * n) * size_of(output));
+  if (sizes.m == 0 || sizes.n == 0 || sizes.k == 0) {
+    if (!sizes.accumulate && sizes.m * sizes.n > 0) {
+      std::memset(c, 0, static_cast<std::size_t>(sizes.m * sizes.n) * size_of(sizes.output));
     }
     return;
   }
   guarded(context, "multiply matrices", [&] {
-    const Key key{Kind::matmul, context.threads, m, n, k, inputs, output, accumulate};
+    const Key key{Kind::matmul, team_size(context), sizes.m,      sizes.n,
+                  sizes.k,      sizes.inputs,       sizes.output, sizes.accumulate};
     const PlanPtr plan = library().plans.get(key, [&] { return make_matmul(sizes); });
     execute(context, *plan, a, packed_b, c);
   });
@@ -244,7 +261,7 @@ void pack(const Context& context, const Tensor& b, Source source, DType dtype, v
   const std::int64_t n = transposed ? b.rows() : b.cols();
   guarded(context, "pack a matrix", [&] {
     const Kind kind = transposed ? Kind::pack_transposed : Kind::pack_plain;
-    const Key key{kind, context.threads, 0, n, k, b.dtype(), dtype, false};
+    const Key key{kind, team_size(context), 0, n, k, b.dtype(), dtype, false};
     const PlanPtr plan = library().plans.get(key, [&] {
       return make_reorder(matrix(k, n, b.dtype(), transposed ? Tag::ba : Tag::ab),
                           packed_layout(dtype, k, n));
@@ -260,8 +277,8 @@ void transpose(const Context& context, const Tensor& x, const Tensor& out) {
     return;
   }
   guarded(context, "transpose a matrix", [&] {
-    const Key key{Kind::transpose, context.threads, 0,         x.cols(),
-                  x.rows(),        x.dtype(),       x.dtype(), false};
+    const Key key{Kind::transpose, team_size(context), 0,         x.cols(),
+                  x.rows(),        x.dtype(),          x.dtype(), false};
     const PlanPtr plan = library().plans.get(key, [&] {
       return make_reorder(matrix(x.cols(), x.rows(), x.dtype(), Tag::ba),
                           matrix(x.cols(), x.rows(), x.dtype(), Tag::ab));

@@ -2,8 +2,8 @@
 // The only door to oneDNN (onednn.cc): matrix products whose right operand was laid out beforehand,
 // that layout, and transposition. Internal to kernels; models use gemm.h. Thread-safe: primitives
 // are immutable and shared by the whole process in a bounded cache, everything that a call writes
-// is the caller's. OpenMP threads: exactly context.threads, whatever the calling thread's setting,
-// which is put back afterwards.
+// is the caller's. OpenMP threads: context.threads, whatever the calling thread's setting, which is
+// put back afterwards; one within a parallel region; never more than OMP_THREAD_LIMIT.
 
 #include <cstddef>
 #include <cstdint>

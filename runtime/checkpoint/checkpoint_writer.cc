@@ -107,6 +107,15 @@ void write_text(FileSystem& files, const Path& path, const std::string& text,
   checksums[path.filename().string()] = hash_hex(hash_bytes(text));
 }
 
+/// Renamed before it is removed, so that a crash leaves no half of it under the name of a complete
+/// one.
+void remove_checkpoint(FileSystem& files, const Path& directory, std::int64_t step) {
+  const Path removed = directory / (".tmp-removed-" + checkpoint_name(step));
+  files.remove_all(removed);
+  files.rename(directory / checkpoint_name(step), removed);
+  files.remove_all(removed);
+}
+
 }  // namespace
 
 CheckpointWriter::CheckpointWriter(FileSystem& files, Transport& transport, Path directory,
@@ -234,12 +243,14 @@ void CheckpointWriter::finish_directory(const WriteJob& job,
              unlisted);
   files_.sync_directory(temporary);
   const Path complete = directory_ / checkpoint_name(job.info.state.step);
-  files_.remove_all(complete);
+  if (files_.exists(complete)) {
+    remove_checkpoint(files_, directory_, job.info.state.step);
+  }
   files_.rename(temporary, complete);
   files_.sync_directory(directory_);
   std::vector<std::int64_t> steps = complete_checkpoints(files_, directory_);
   for (; static_cast<std::int64_t>(steps.size()) > keep_last_; steps.erase(steps.begin())) {
-    files_.remove_all(directory_ / checkpoint_name(steps.front()));
+    remove_checkpoint(files_, directory_, steps.front());
   }
 }
 

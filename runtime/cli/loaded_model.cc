@@ -1,6 +1,7 @@
 #include "runtime/cli/loaded_model.h"
 
 #include "comm/collectives.h"
+#include "runtime/model/model_memory.h"
 
 namespace cartesian {
 
@@ -22,6 +23,7 @@ LoadedModel::LoadedModel(Job& job, const Path& checkpoint, const LoadOptions& op
     if (job.is_root()) {
       reader->verify();
     }
+    check_model_memory(reader->model(), topology_.ranks());
     placement_ = make_placement(job.files, reader->model(), {}, topology_);
   });
   rank_.emplace(reader->model(), *placement_, topology_, job.transport, job.metrics, job.clock,

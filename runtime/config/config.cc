@@ -32,12 +32,15 @@ void check_minimum(const std::string& place, double value, double minimum) {
   }
 }
 
-std::int64_t integer(const toml::node& node, const std::string& place, double minimum) {
+std::int64_t integer(const toml::node& node, const std::string& place, const ConfigField& field) {
   if (!node.is_integer()) {
     wrong_type(place, "an integer");
   }
   const std::int64_t value = node.as_integer()->get();
-  check_minimum(place, static_cast<double>(value), minimum);
+  check_minimum(place, static_cast<double>(value), field.minimum);
+  if (value > field.maximum) {
+    throw ConfigError(fmt::format("{} = {}: must be at most {}", place, value, field.maximum));
+  }
   return value;
 }
 
@@ -47,7 +50,7 @@ struct Assign {
   const toml::node& node;
   const std::string& place;
 
-  void operator()(std::int64_t* target) const { *target = integer(node, place, field.minimum); }
+  void operator()(std::int64_t* target) const { *target = integer(node, place, field); }
   void operator()(double* target) const {
     const auto value = node.value<double>();
     if (!node.is_number() || !value) {
@@ -79,7 +82,7 @@ struct Assign {
     }
     target->clear();
     for (const toml::node& element : *node.as_array()) {
-      target->push_back(integer(element, place, field.minimum));
+      target->push_back(integer(element, place, field));
     }
   }
 };
@@ -129,8 +132,11 @@ void apply_override(std::vector<ConfigField>& fields, const std::string& setting
   toml::table table;
   try {
     table = toml::parse("value = " + value);
-  } catch (const toml::parse_error&) {  // a bare word is a string
-    table.insert("value", value);
+  } catch (const toml::parse_error&) {
+    table.clear();
+  }
+  if (table.size() != 1) {  // a bare word, or lines that would set something else: a string
+    table.insert_or_assign("value", value);
   }
   assign(fields, "--set", key, *table.get("value"));
 }

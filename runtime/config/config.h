@@ -91,6 +91,7 @@ struct ConfigField {
   double minimum = 0;                ///< of numbers, and of each number of a list
   std::vector<std::string> choices;  ///< of strings; empty for any
   std::string description;
+  std::int64_t maximum = kLargestSize;  ///< of integers, likewise
 };
 
 /// Every key of `config`, in documentation order. The targets point into `config`.

@@ -4,6 +4,10 @@ namespace cartesian {
 
 namespace {
 
+constexpr std::int64_t kLargestCount = std::int64_t{1} << 53;  // exact in JSON's numbers
+constexpr std::int64_t kMostThreads = 1024;
+constexpr std::int64_t kMostChunks = 1024;
+
 void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
   const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
   add({"model.vocab_size",
@@ -47,7 +51,7 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
        0,
        {},
        "prefix of the held-out tokens' pair; empty for no validation"});
-  add({"train.steps", &train.steps, 0, {}, "optimizer steps"});
+  add({"train.steps", &train.steps, 0, {}, "optimizer steps", kLargestCount});
   add({"train.batch_sequences",
        &train.batch_sequences,
        1,
@@ -59,7 +63,12 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
        {},
        "sequences per forward and backward, over all ranks"});
   add({"train.sequence_length", &train.sequence_length, 1, {}, "tokens per sequence"});
-  add({"train.seed", &train.seed, 0, {}, "of the initial weights and the order of the data"});
+  add({"train.seed",
+       &train.seed,
+       0,
+       {},
+       "of the initial weights and the order of the data",
+       kLargestCount});
   add({"train.dtype",
        &train.dtype,
        0,
@@ -121,13 +130,15 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        &config.parallel.threads,
        0,
        {},
-       "threads per rank; 0 for the node's cores over its ranks"});
+       "threads per rank; 0 for the node's cores over its ranks",
+       kMostThreads});
   add({"exchange.flow", &config.exchange.flow, 0, {"flat"}, "how tokens travel"});
   add({"exchange.chunks",
        &config.exchange.chunks,
        1,
        {},
-       "parts of a rank's tokens that go through a MoE layer as a pipeline"});
+       "parts of a rank's tokens that go through a MoE layer as a pipeline",
+       kMostChunks});
   add({"comm.timeout_s",
        &config.comm.timeout_s,
        0.001,

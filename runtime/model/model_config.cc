@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace cartesian {
 
@@ -18,10 +21,29 @@ void require(bool condition, const std::string& message) {
   }
 }
 
+// Beyond these a size is a mistake or an attack: no product of two overflows, and no loop over
+// blocks or experts runs for ever.
+constexpr std::int64_t kMaxSize = kLargestSize;
+constexpr std::int64_t kMaxBlocks = 1 << 16;
+constexpr std::int64_t kMaxExperts = std::numeric_limits<std::int16_t>::max();
+constexpr double kMaxParameters = 1e13;
+
+/// How many parameters the matrices have. In float64: a hostile configuration overflows integers.
+double parameters_of(const ModelConfig& config) {
+  const auto hidden = static_cast<double>(config.hidden_size);
+  const auto width = static_cast<double>(config.intermediate_size);
+  const auto blocks = static_cast<double>(config.num_hidden_layers);
+  const double moe = static_cast<double>(config.moe_layers() * config.sub_layers) *
+                     static_cast<double>(config.num_experts) * 3 * hidden *
+                     static_cast<double>(config.expert_width());
+  return 2 * static_cast<double>(config.vocab_size) * hidden +
+         blocks * (4 * hidden * hidden + 3 * hidden * width) + moe;
+}
+
 /// Typed access to config.json's keys, with errors that name file and key.
 class Keys {
  public:
-  Keys(const Json& json, const std::string& path) : json_(json), path_(path) {}
+  Keys(const nlohmann::json& json, const std::string& path) : json_(json), path_(path) {}
 
   bool has(const char* key) const { return json_.contains(key) && !json_.at(key).is_null(); }
 
@@ -35,7 +57,7 @@ class Keys {
     if (!has(key)) {
       throw FormatError(fmt::format("{}: key '{}' is missing", path_, key));
     }
-    const Json& value = json_.at(key);
+    const nlohmann::json& value = json_.at(key);
     const bool fits = std::is_same_v<T, bool>          ? value.is_boolean()
                       : std::is_same_v<T, std::string> ? value.is_string()
                       : std::is_integral_v<T>          ? value.is_number_integer()
@@ -54,7 +76,7 @@ class Keys {
   }
 
  private:
-  const Json& json_;
+  const nlohmann::json& json_;
   const std::string& path_;
 };
 
@@ -92,22 +114,28 @@ void read_moe(const Keys& keys, ModelConfig& config) {
   keys.refuse(!keys.get<bool>("interleave_moe_layer", true), "interleave_moe_layer", "false");
 }
 
-}  // namespace
-
-std::int64_t ModelConfig::moe_layers() const {
-  return sub_layers == 0 ? 0 : (num_hidden_layers + expert_interval - 1) / expert_interval;
+/// 1 <= value <= limit.
+void require_size(const std::string& where, const char* key, std::int64_t value,
+                  std::int64_t limit = kMaxSize) {
+  require(value >= 1, fmt::format("{}{} = {}: must be at least 1", where, key, value));
+  require(value <= limit, fmt::format("{}{} = {}: must be at most {}", where, key, value, limit));
 }
 
-void validate(const ModelConfig& config, const std::string& where) {
-  const auto positive = [&](std::int64_t value, const char* key) {
-    require(value >= 1, fmt::format("{}{} = {}: must be at least 1", where, key, value));
-  };
-  positive(config.vocab_size, "vocab_size");
-  positive(config.hidden_size, "hidden_size");
-  positive(config.intermediate_size, "intermediate_size");
-  positive(config.num_hidden_layers, "num_hidden_layers");
-  positive(config.num_attention_heads, "num_attention_heads");
-  positive(config.max_position_embeddings, "max_position_embeddings");
+void require_number(const std::string& where, const char* key, double value, double minimum) {
+  require(value >= minimum && std::isfinite(value),
+          fmt::format("{}{} = {}: must be at least {}", where, key, value, minimum));
+}
+
+void validate_backbone(const ModelConfig& config, const std::string& where) {
+  require_size(where, "vocab_size", config.vocab_size);
+  require_size(where, "hidden_size", config.hidden_size);
+  require_size(where, "intermediate_size", config.intermediate_size);
+  require_size(where, "num_hidden_layers", config.num_hidden_layers, kMaxBlocks);
+  require_size(where, "num_attention_heads", config.num_attention_heads);
+  require_size(where, "max_position_embeddings", config.max_position_embeddings);
+  require_number(where, "rms_norm_eps", config.rms_norm_eps, 0);
+  require_number(where, "rope_theta", config.rope_theta, 1);
+  require_number(where, "initializer_range", config.initializer_range, 0);
   require(config.hidden_size % config.num_attention_heads == 0,
           fmt::format("{0}hidden_size = {1} is not a multiple of {0}num_attention_heads = {2}",
                       where, config.hidden_size, config.num_attention_heads));
@@ -118,19 +146,36 @@ void validate(const ModelConfig& config, const std::string& where) {
       config.sub_layers >= 0 && config.sub_layers <= 2,
       fmt::format("{}sub_layers = {}: must be 0 (dense), 1 (conventional MoE) or 2 (CartesianMoE)",
                   where, config.sub_layers));
-  if (config.sub_layers == 0) {
-    return;
-  }
-  positive(config.num_experts, "num_experts");
-  positive(config.moe_top_k, "moe_top_k");
-  positive(config.grain_level, "grain_level");
-  positive(config.expert_interval, "expert_interval");
+}
+
+void validate_moe(const ModelConfig& config, const std::string& where) {
+  require_size(where, "num_experts", config.num_experts, kMaxExperts);
+  require_size(where, "moe_top_k", config.moe_top_k);
+  require_size(where, "grain_level", config.grain_level);
+  require_size(where, "expert_interval", config.expert_interval);
   require(config.moe_top_k <= config.num_experts,
           fmt::format("{0}moe_top_k = {1} is larger than {0}num_experts = {2}", where,
                       config.moe_top_k, config.num_experts));
   require(config.intermediate_size % config.grain_level == 0,
           fmt::format("{0}intermediate_size = {1} is not a multiple of {0}grain_level = {2}", where,
                       config.intermediate_size, config.grain_level));
+}
+
+}  // namespace
+
+std::int64_t ModelConfig::moe_layers() const {
+  return sub_layers == 0 ? 0 : (num_hidden_layers + expert_interval - 1) / expert_interval;
+}
+
+void validate(const ModelConfig& config, const std::string& where) {
+  validate_backbone(config, where);
+  if (config.sub_layers > 0) {
+    validate_moe(config, where);
+  }
+  const double parameters = parameters_of(config);
+  require(parameters <= kMaxParameters,
+          fmt::format("{}*: a model of these sizes has {:.1e} parameters, more than {:.0e}", where,
+                      parameters, kMaxParameters));
 }
 
 std::string to_config_json(const ModelConfig& config) {
@@ -164,7 +209,7 @@ std::string to_config_json(const ModelConfig& config) {
 }
 
 ModelConfig parse_config_json(const std::string& text, const std::string& path) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = parse_json(text, path);
   if (!json.is_object()) {
     throw FormatError(fmt::format("{}: not a JSON object", path));
   }

@@ -6,6 +6,9 @@
 
 namespace cartesian {
 
+/// No size may be larger: products of two fit in 64 bits.
+inline constexpr std::int64_t kLargestSize = (std::int64_t{1} << 31) - 1;
+
 /// One implementation of a sub-layer serves every row of the paper's table: a block's FFN is dense
 /// (sub_layers = 0), a conventional MoE (1) or a Cartesian product of two sub-layers A and B (2).
 struct ModelConfig {

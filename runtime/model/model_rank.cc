@@ -21,7 +21,8 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
                .exchange = exchange_,
                .times = times_,
                .dtype = options.dtype,
-               .chunks = options.chunks},
+               .chunks = options.chunks,
+               .on_route = {}},
       model_(config, placement, transport.rank(), parameters_) {
   omp_set_num_threads(options.threads);
 }

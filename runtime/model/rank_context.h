@@ -3,6 +3,8 @@
 // activations, the exchange, and where time went. Owned by the trainer or evaluator of one rank;
 // not thread-safe.
 
+#include <functional>
+
 #include "base/context.h"
 #include "comm/exchange.h"
 #include "runtime/model/phase_times.h"
@@ -17,6 +19,8 @@ struct RankContext {
   PhaseTimes& times;
   DType dtype = DType::f32;  ///< of activations and payloads
   int chunks = 1;            ///< parts in which a rank's tokens pass a MoE layer
+  /// Sees every chunk's choices before its rows leave; may be empty.
+  std::function<void(const TokenRouting&)> on_route;
 };
 
 }  // namespace cartesian

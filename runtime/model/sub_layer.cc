@@ -75,13 +75,16 @@ void SubLayer::pack(const Context& context, DType dtype) {
 void SubLayer::route(RankContext& rank, const Tensor& x, Chunk& chunk, RouterLoad& load) const {
   chunk.h = norm_.forward(rank, x, chunk.norm);
   router_.forward(rank, chunk.h, chunk.router, load);
+  const TokenRouting routing{.block = position_.block,
+                             .layer = position_.layer,
+                             .group = position_.group,
+                             .experts = chunk.router.experts,
+                             .first_token = chunk.first_token};
+  if (rank.on_route) {
+    rank.on_route(routing);
+  }
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-  chunk.transfer = rank.exchange.begin_plan(rank.op, rank.activations,
-                                            {.block = position_.block,
-                                             .layer = position_.layer,
-                                             .group = position_.group,
-                                             .experts = chunk.router.experts,
-                                             .first_token = chunk.first_token});
+  chunk.transfer = rank.exchange.begin_plan(rank.op, rank.activations, routing);
 }
 
 void SubLayer::send(RankContext& rank, Chunk& chunk) const {

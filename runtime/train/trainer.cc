@@ -10,6 +10,7 @@
 #include "comm/collectives.h"
 #include "runtime/checkpoint/checkpoint_reader.h"
 #include "runtime/data/tokenizer.h"
+#include "runtime/model/model_memory.h"
 #include "runtime/train/expert_load.h"
 #include "runtime/train/summary.h"
 
@@ -28,8 +29,12 @@ Config checked(Job& job, Config config) {
 
 Placement agreed_placement(Job& job, const Config& config, const Topology& topology) {
   std::optional<Placement> placement;
-  agree(job.transport, {"placement"},
-        [&] { placement = make_placement(job.files, config.model, config.parallel, topology); });
+  agree(job.transport, {"placement"}, [&] {
+    const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
+                          static_cast<double>(config.train.sequence_length);
+    check_training_memory(config.model, topology.ranks(), tokens);
+    placement = make_placement(job.files, config.model, config.parallel, topology);
+  });
   return *placement;
 }
 

@@ -19,25 +19,18 @@ INSTANTIATE_TEST_SUITE_P(Sizes, CollectivesTest, ::testing::ValuesIn(testing_ran
 
 /// Values in [-1, 1) whose sums round, so that another order of adding has other bits.
 template <class T>
-std::vector<T> contribution(int rank, std::size_t size) {
-  std::vector<T> values(size);
-  for (std::size_t i = 0; i < size; ++i) {
-    const std::uint64_t hash =
-        (i + 1) * 0x9E3779B97F4A7C15U * (2 * static_cast<std::uint64_t>(rank) + 1);
-    values[i] = static_cast<T>(static_cast<double>(hash >> 11) * 0x1p-52 - 1.0);
-  }
-  return values;
+T contribution(int rank, std::size_t i) {
+  const std::uint64_t hash =
+      (i + 1) * 0x9E3779B97F4A7C15U * (2 * static_cast<std::uint64_t>(rank) + 1);
+  return static_cast<T>(static_cast<double>(hash >> 11) * 0x1p-52 - 1.0);
 }
 
 /// The contract word for word: added in rank order in the type of the data.
 template <class T>
-std::vector<T> expected_sum(const Team& team, std::size_t size) {
-  std::vector<T> sum = contribution<T>(team.ranks.front(), size);
+T expected_sum(const Team& team, std::size_t i) {
+  T sum = contribution<T>(team.ranks.front(), i);
   for (std::size_t r = 1; r < team.ranks.size(); ++r) {
-    const std::vector<T> part = contribution<T>(team.ranks[r], size);
-    for (std::size_t i = 0; i < size; ++i) {
-      sum[i] += part[i];
-    }
+    sum += contribution<T>(team.ranks[r], i);
   }
   return sum;
 }
@@ -45,9 +38,16 @@ std::vector<T> expected_sum(const Team& team, std::size_t size) {
 template <class T>
 void expect_all_reduce(Transport& transport, const Team& team, std::size_t size) {
   RankContext rank;
-  std::vector<T> data = contribution<T>(transport.rank(), size);
+  std::vector<T> data(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    data[i] = contribution<T>(transport.rank(), i);
+  }
   all_reduce_sum(rank.context, transport, team, std::span<T>(data));
-  EXPECT_EQ(data, expected_sum<T>(team, size)) << size << " elements";
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    wrong += data[i] == expected_sum<T>(team, i) ? 0 : 1;
+  }
+  EXPECT_EQ(wrong, 0U) << "of " << size << " elements";
 }
 
 TEST_P(CollectivesTest, AllReduceSumsInRankOrder) {
@@ -60,9 +60,9 @@ TEST_P(CollectivesTest, AllReduceSumsInRankOrder) {
   });
 }
 
-TEST_P(CollectivesTest, AllReduceOfSeveralSegments) {
+TEST_P(CollectivesTest, AllReduceOfThreeSegments) {
   run([](Transport& transport) {
-    expect_all_reduce<float>(transport, Team::world(transport), (std::size_t{9} << 19) + 13);
+    expect_all_reduce<float>(transport, Team::world(transport), (std::size_t{1} << 22) + 13);
   });
 }
 

@@ -54,8 +54,8 @@ void misbehave(Transport& transport, const std::string& how) {
 int run(const std::string& how) {
   const auto transport = make_mpi_transport({.timeout = Seconds(2)});
   const int last = transport->size() - 1;
-  barrier(*transport);
   try {
+    barrier(*transport);
     if (transport->rank() == last) {
       misbehave(*transport, how);
     } else {

@@ -187,6 +187,31 @@ TEST(Onednn, LeavesTheCallersThreadsAlone) {
   EXPECT_EQ(out.at<float>(9 + 2), x.at<float>(2 * 5 + 1));
 }
 
+// oneDNN leaves results unwritten where it gets fewer threads than it was promised.
+TEST(Gemm, IsRightWhereOpenMpGivesFewerThreads) {
+  HostTensor w = HostTensor::random(DType::f32, {192, 64}, 1);
+  HostTensor x = HostTensor::random(DType::f32, {96, 64}, 2);
+  const Doubles expected = product(x.values(), false, w.values(), false, 96, 192, 64);
+  OpHarness owner;
+  PackedWeight weight;
+  weight.pack(owner, w, DType::f32);
+  std::vector<HostTensor> results(2, HostTensor(DType::f32, {96, 192}));
+#pragma omp parallel for num_threads(2) schedule(static, 1)
+  for (std::size_t i = 0; i < 2; ++i) {
+    OpHarness harness(4);
+    linear_forward(harness, x, weight, results[i]);
+  }
+  omp_set_dynamic(1);
+  OpHarness harness(4);
+  HostTensor y(DType::f32, {96, 192});
+  linear_forward(harness, x, weight, y);
+  EXPECT_NE(omp_get_dynamic(), 0);
+  omp_set_dynamic(0);
+  for (const HostTensor& result : {results[0], results[1], y}) {
+    expect_close(result.values(), expected, 1e-5);
+  }
+}
+
 TEST(Gemm, NeedsFewPrimitivesHoweverTokensFall) {
   OpHarness harness;
   HostTensor w = HostTensor::random(DType::f32, {6, 5}, 1);

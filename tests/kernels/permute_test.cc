@@ -95,7 +95,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, Permute,
                                           testing::Values(DType::f32, DType::bf16),
                                           testing::Values(std::pair{0, 8}, std::pair{1, 1},
                                                           std::pair{5, 7}, std::pair{33, 64},
-                                                          std::pair{40, 1030})),
+                                                          std::pair{40, 1030}, std::pair{5, 4100})),
                          name_of_case);
 
 TEST(PermuteRows, SameBitsForAnyThreads) {

@@ -1,0 +1,166 @@
+#include "tests/support/tiny_training.h"
+
+#include <mutex>
+
+#include "comm/local_transport.h"
+#include "runtime/data/staged_files.h"
+#include "runtime/data/token_file_writer.h"
+
+namespace cartesian::test {
+
+namespace {
+
+/// A step's choices, gathered from all ranks.
+class RoutingRecorder {
+ public:
+  RoutingRecorder(const TrainingSetup& setup, std::vector<StepRecord>& steps)
+      : setup_(setup), steps_(steps) {
+    const TrainConfig& train = setup.train;
+    const std::vector<ExpertSet> tokens(
+        static_cast<std::size_t>(train.micro_batch_sequences * train.sequence_length));
+    const std::vector<std::vector<ExpertSet>> sub_layers(
+        static_cast<std::size_t>(setup.model.moe_layers() * setup.model.sub_layers), tokens);
+    const auto micro_batches =
+        static_cast<std::size_t>(train.batch_sequences / train.micro_batch_sequences);
+    for (StepRecord& step : steps_) {
+      step.experts.assign(micro_batches, sub_layers);
+    }
+  }
+
+  /// `call` counts this rank's calls since its first step.
+  void add(std::size_t call, const TokenRouting& routing) {
+    const std::size_t sub_layers = steps_[0].experts[0].size();
+    const std::size_t per_micro_batch = sub_layers * static_cast<std::size_t>(setup_.chunks);
+    const std::size_t micro_batch = call / per_micro_batch;
+    const std::size_t per_step = steps_[0].experts.size();
+    const auto sub_layer =
+        static_cast<std::size_t>(routing.layer * setup_.model.sub_layers + routing.group);
+    auto& tokens =
+        steps_.at(micro_batch / per_step).experts.at(micro_batch % per_step).at(sub_layer);
+    const std::int64_t k = routing.experts.cols();
+    for (std::int64_t row = 0; row < routing.experts.rows(); ++row) {
+      const std::int32_t* chosen = routing.experts.data<std::int32_t>() + row * k;
+      ExpertSet set(chosen, chosen + k);
+      std::ranges::sort(set);
+      const std::lock_guard lock(mutex_);
+      ExpertSet& slot = tokens.at(static_cast<std::size_t>(routing.first_token + row));
+      EXPECT_TRUE(slot.empty()) << "a token was routed twice";
+      slot = std::move(set);
+    }
+  }
+
+ private:
+  const TrainingSetup& setup_;
+  std::mutex mutex_;
+  std::vector<StepRecord>& steps_;  // guarded by mutex_ once the ranks run
+};
+
+void expect_same(const StepResult& a, const StepResult& b) {
+  EXPECT_EQ(a.loss, b.loss);
+  EXPECT_EQ(a.balance_loss, b.balance_loss);
+  EXPECT_EQ(a.gradient_norm, b.gradient_norm);
+  for (std::size_t i = 0; i < a.loads.size(); ++i) {
+    EXPECT_EQ(a.loads[i].counts, b.loads.at(i).counts);
+    EXPECT_EQ(a.loads[i].probabilities, b.loads.at(i).probabilities);
+  }
+}
+
+}  // namespace
+
+SyntheticData::SyntheticData(std::int64_t vocabulary, std::int64_t tokens, std::int64_t length,
+                             std::uint64_t seed)
+    : files_(make_posix_file_system()) {
+  // A walk that mostly steps by one or three: better predicted from the last token than without.
+  std::vector<std::int32_t> ids = random_ids(seed, tokens, 8);
+  std::int64_t at = 0;
+  for (std::int32_t& id : ids) {
+    at = (at + (id < 5 ? 1 : id < 7 ? 3 : 6)) % vocabulary;
+    id = static_cast<std::int32_t>(at);
+  }
+  StagedFiles staged(*files_);
+  TokenFileWriter writer(staged, directory_ / "data", vocabulary);
+  writer.append(ids);
+  writer.end_document();
+  writer.finish();
+  staged.publish();
+  file_ = std::make_unique<TokenFile>(*files_, directory_ / "data");
+  windows_.emplace(*file_, length);
+  samples_.emplace(*windows_, seed);
+}
+
+TrainConfig tiny_train() {
+  return {.steps = 20,
+          .batch_sequences = 8,
+          .micro_batch_sequences = 8,
+          .sequence_length = 6,
+          .learning_rate = 3e-3,
+          .min_learning_rate = 3e-4,
+          .warmup_steps = 5};
+}
+
+void merge_same(const ReferenceWeights<double>& part, ReferenceWeights<double>& whole) {
+  for (const auto& [name, values] : part) {
+    const auto [entry, inserted] = whole.emplace(name, values);
+    EXPECT_TRUE(inserted || entry->second == values) << name << " differs between ranks";
+  }
+}
+
+void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)>& body) {
+  const auto files = make_posix_file_system();
+  std::vector<int> sizes(setup.node_sizes.begin(), setup.node_sizes.end());
+  if (sizes.empty()) {
+    sizes = {setup.ranks};
+  }
+  const Topology topology = Topology::from_node_sizes(sizes, setup.ranks);
+  const Placement placement = make_placement(
+      *files, setup.model,
+      {.expert_ranks = setup.expert_ranks, .node_sizes = {}, .placement = setup.placement},
+      topology);
+  run_local_ranks(setup.ranks, [&](Transport& transport) {
+    Metrics metrics;
+    const SteadyClock clock;
+    ModelRank rank(setup.model, placement, topology, transport, metrics, clock,
+                   {.dtype = setup.dtype, .chunks = setup.chunks});
+    randomize_weights(rank.parameters(), setup.weight_seed);
+    if (setup.adjust_weights) {
+      setup.adjust_weights(rank.parameters());
+    }
+    rank.pack();
+    body(rank);
+  });
+}
+
+TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,
+                     const std::function<void(ModelRank&, std::int64_t)>& before_step) {
+  TrainingRecord record;
+  record.steps.resize(static_cast<std::size_t>(setup.train.steps));
+  RoutingRecorder recorder(setup, record.steps);
+  std::mutex mutex;  // guards `record` but for the experts, which the recorder guards
+  with_ranks(setup, [&](ModelRank& rank) {
+    std::size_t calls = 0;
+    rank.context().on_route = [&](const TokenRouting& routing) { recorder.add(calls++, routing); };
+    TrainingStep step(setup.train, rank, data.samples());
+    ParameterStore& store = rank.parameters();
+    for (std::int64_t i = 0; i < setup.train.steps; ++i) {
+      if (before_step) {
+        before_step(rank, i);
+      }
+      StepResult result = step.run(i);
+      const std::lock_guard lock(mutex);
+      StepRecord& recorded = record.steps[static_cast<std::size_t>(i)];
+      if (recorded.gradients.empty()) {
+        recorded.result = std::move(result);
+      } else {
+        expect_same(result, recorded.result);
+      }
+      merge_same(by_name(store, store.gradients()), recorded.gradients);
+    }
+    const std::lock_guard lock(mutex);
+    merge_same(by_name(store, store.weights()), record.weights);
+    merge_same(by_name(store, store.first_moments()), record.first_moments);
+    merge_same(by_name(store, store.second_moments()), record.second_moments);
+  });
+  return record;
+}
+
+}  // namespace cartesian::test
