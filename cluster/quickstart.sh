@@ -66,7 +66,11 @@ build() {
   [ -f "$folder/build.ninja" ] ||
     quietly configure cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCARTESIAN_TESTS=OFF -DCARTESIAN_BENCH=OFF
   [ -x "$program" ] || echo "compiling; the first time takes some minutes"
-  quietly build cmake --build "$folder" --target cartesian
+  if [ -t 1 ]; then
+    cmake --build "$folder" --target cartesian || fail "build failed" # ninja shows one live line
+  else
+    quietly build cmake --build "$folder" --target cartesian
+  fi
 }
 
 # Names the texts, the tokens made of them and the run. Texts of one's own get folders of their own.
@@ -107,10 +111,11 @@ latest_checkpoint() {
 }
 
 show_summary() {
-  local key
-  for key in perplexity bigram_perplexity unigram_perplexity dead_experts balancedness checkpoint; do
-    sed -n "s/^ *\"$key\": \(.*[^,]\),*$/  $key \1/p" "$run_dir/summary.json"
-  done
+  awk -F '[":, ]+' '$2 ~ /perplexity|dead_experts|balancedness|checkpoint/ {
+    value = $3 ~ /^[0-9]+[.]/ ? sprintf("%.3f", $3) : $3
+    gsub("_", " ", $2)
+    printf "  %-20s %s\n", $2, value
+  }' "$run_dir/summary.json"
 }
 
 show_next_steps() {
@@ -139,7 +144,11 @@ prepare_run() {
     show_next_steps
     exit 0
   fi
-  [ -z "$(latest_checkpoint)" ] || say "Going on with the interrupted run in $run_dir"
+  resume=()
+  if [ -n "$(latest_checkpoint)" ]; then
+    say "Going on with the interrupted run in $run_dir"
+    resume=(--resume)
+  fi
 }
 
 # The configuration's number of steps, scaled from 5 minutes.
@@ -150,9 +159,9 @@ scaled_steps() {
 train() {
   local code=0
   trap ':' INT TERM # mpirun.sh answers them: a stop with a checkpoint
-  cluster/mpirun.sh -n "$ranks" --program "$program" -- train configs/quickstart.toml --resume \
+  cluster/mpirun.sh -n "$ranks" --program "$program" -- train configs/quickstart.toml \
     --set "data.train=$tokens" --set "data.valid=$tokens-valid" --set "run.dir=$run_dir" \
-    --set "train.steps=$(scaled_steps)" || code=$?
+    --set "train.steps=$(scaled_steps)" "${resume[@]}" || code=$?
   trap - INT TERM
   case $code in
     0) ;;
