@@ -22,7 +22,7 @@ using namespace std::chrono_literals;
 /// A thread that waits in vain polls without a pause this long (what is on its way comes at once),
 /// then yields between polls this long (ranks may share a core), then sleeps between polls.
 constexpr auto kSpinLimit = 50us;
-constexpr auto kYieldLimit = 5ms;
+constexpr auto kYieldLimit = 100ms;
 constexpr auto kPollSleep = 20us;
 /// How often a rank looks for another's last words: while messages are in flight, and else.
 constexpr auto kFailurePoll = 1ms;

@@ -78,11 +78,10 @@ class Configuration(CliTest):
             with self.subTest(key=key):
                 self.refused(key, 2**62, rf"{key} = {2**62}: must be at most \d+$")
         large = 2**31 - 4  # heads of an even size divide it
-        for key in ("model.hidden_size", "model.intermediate_size", "model.num_experts", "model.num_hidden_layers",
-                    "model.vocab_size"):
+        self.refused("model.hidden_size", large, r"a model of these sizes has \S+ parameters, more than", ranks=2)
+        for key in ("model.intermediate_size", "model.vocab_size"):
             with self.subTest(key=key):
                 self.refused(key, large, r"the model needs at least \S+ GiB on each rank, but this host has")
-        self.refused("model.hidden_size", large, "the model needs", ranks=2)
         config, _ = self.config(train__batch_sequences=large, train__micro_batch_sequences=large)
         self.assert_refused(("train", config), "a micro-batch needs at least", "train.micro_batch_sequences")
 
