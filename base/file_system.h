@@ -37,6 +37,12 @@ class MappedFile {
   virtual std::span<const std::byte> bytes() const = 0;
 };
 
+/// Held until it is destroyed or the process ends, however it ends.
+class FileLock {
+ public:
+  virtual ~FileLock() = default;
+};
+
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -50,8 +56,11 @@ class FileSystem {
 
   virtual bool exists(const Path& path) = 0;
   virtual std::uint64_t size(const Path& path) = 0;
+  /// Whether both exist and are one file, whatever their names.
+  virtual bool same_file(const Path& a, const Path& b) = 0;
   /// Names (not paths) of a directory's entries, sorted. Empty if the directory does not exist.
   virtual std::vector<std::string> list(const Path& directory) = 0;
+  /// What is created survives a power cut.
   virtual void create_directories(const Path& path) = 0;
   /// Atomic within a file system.
   virtual void rename(const Path& from, const Path& to) = 0;
@@ -59,6 +68,8 @@ class FileSystem {
   virtual void remove_all(const Path& path) = 0;
   /// Makes a directory's entries survive a power cut.
   virtual void sync_directory(const Path& path) = 0;
+  /// Locks the file `path`, creating it if absent; null if another process holds it.
+  virtual std::unique_ptr<FileLock> try_lock(const Path& path) = 0;
 
   /// Writes a temporary file beside `path`, syncs it, and renames it to `path`.
   void write_atomically(const Path& path, std::string_view contents);

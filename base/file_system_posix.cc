@@ -1,6 +1,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -59,6 +60,9 @@ class Descriptor {
  private:
   int fd_;
 };
+
+/// Opening a pipe that nobody writes to must not block: it is refused, as no regular file.
+constexpr int kReadFlags = O_RDONLY | O_NONBLOCK;
 
 int open_file(const Path& path, int flags, std::string_view action) {
   constexpr mode_t kMode = 0666;  // less the umask
@@ -151,6 +155,14 @@ class PosixMappedFile final : public MappedFile {
   std::size_t size_;
 };
 
+class PosixFileLock final : public FileLock {
+ public:
+  explicit PosixFileLock(int fd) : fd_(fd) {}
+
+ private:
+  Descriptor fd_;
+};
+
 class PosixFileSystem final : public FileSystem {
  public:
   std::unique_ptr<OutputFile> create(const Path& path) override {
@@ -164,7 +176,7 @@ class PosixFileSystem final : public FileSystem {
   }
 
   std::unique_ptr<MappedFile> map(const Path& path) override {
-    const Descriptor fd(open_file(path, O_RDONLY, "read"));
+    const Descriptor fd(open_file(path, kReadFlags, "read"));
     const std::size_t size = regular_size(fd.get(), path);
     if (size == 0) {  // mmap() refuses empty ranges
       return std::make_unique<PosixMappedFile>(nullptr, 0);
@@ -177,7 +189,7 @@ class PosixFileSystem final : public FileSystem {
   }
 
   std::string read(const Path& path) override {
-    const Descriptor fd(open_file(path, O_RDONLY, "read"));
+    const Descriptor fd(open_file(path, kReadFlags, "read"));
     std::string contents;
     std::size_t used = 0;
     contents.resize(regular_size(fd.get(), path) + 1);  // one more, to meet the end in one pass
@@ -221,6 +233,13 @@ class PosixFileSystem final : public FileSystem {
     return static_cast<std::uint64_t>(info.st_size);
   }
 
+  bool same_file(const Path& a, const Path& b) override {
+    struct stat first {};
+    struct stat second {};
+    return ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 &&
+           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+  }
+
   std::vector<std::string> list(const Path& directory) override {
     const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(directory.c_str()), ::closedir);
     if (!stream) {
@@ -250,12 +269,23 @@ class PosixFileSystem final : public FileSystem {
 
   void create_directories(const Path& path) override {
     std::error_code error;
+    std::vector<Path> parents;  // that get a new entry
+    for (Path missing = path; !std::filesystem::exists(missing, error);
+         missing = missing.parent_path()) {
+      parents.push_back(missing.parent_path());
+      if (missing == missing.parent_path()) {
+        break;
+      }
+    }
     std::filesystem::create_directories(path, error);
     if (error) {
       fail("create directory", path, error.message());
     }
     if (!std::filesystem::is_directory(path, error)) {
       fail("create directory", path, ENOTDIR);
+    }
+    for (const Path& parent : parents) {
+      sync_directory(parent);
     }
   }
 
@@ -280,6 +310,17 @@ class PosixFileSystem final : public FileSystem {
     if (retry([&] { return ::fsync(fd.get()); }) != 0 && errno != EINVAL && errno != ENOTSUP) {
       fail("sync directory", directory, errno);
     }
+  }
+
+  std::unique_ptr<FileLock> try_lock(const Path& path) override {
+    Descriptor fd(open_file(path, O_RDWR | O_CREAT, "open"));
+    if (retry([&] { return ::flock(fd.get(), LOCK_EX | LOCK_NB); }) == 0) {
+      return std::make_unique<PosixFileLock>(fd.release());
+    }
+    if (errno != EWOULDBLOCK) {
+      fail("lock", path, errno);
+    }
+    return nullptr;
   }
 
  private:

@@ -11,6 +11,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "base/bfloat16.h"
 #include "base/check.h"
@@ -257,24 +258,30 @@ void SafetensorsReader::read_float32(std::string_view name, std::span<float> out
 std::uint64_t write_safetensors(OutputFile& file,
                                 std::span<const std::pair<std::string, SafetensorsEntry>> tensors,
                                 const std::map<std::string, std::string>& metadata) {
-  // Ordered, so that equal input gives equal bytes and offsets ascend in the header.
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  // Written in the order given, so that equal input gives equal bytes and offsets ascend in the
+  // header. By hand: an ordered JSON object looks every key up among all the others.
+  std::string text = "{";
+  const auto add = [&text](std::string_view name, const nlohmann::ordered_json& value) {
+    text += text.size() > 1 ? "," : "";
+    text += nlohmann::ordered_json(name).dump() + ":" + value.dump();
+  };
   if (!metadata.empty()) {
-    header["__metadata__"] = metadata;
+    add("__metadata__", metadata);
   }
   std::size_t offset = 0;
+  std::set<std::string_view> names;
   for (const auto& [name, entry] : tensors) {
     const auto element = element_bytes(entry.dtype);
     check(element.has_value(), "a tensor of a dtype that the format has");
     check(tensor_bytes(entry.shape, *element) == static_cast<std::int64_t>(entry.bytes.size()),
           "a tensor's bytes fit its shape");
-    header[name] = {{"dtype", entry.dtype},
-                    {"shape", entry.shape},
-                    {"data_offsets", {offset, offset + entry.bytes.size()}}};
+    check(name != "__metadata__" && names.insert(name).second, "tensor names are distinct");
+    add(name, {{"dtype", entry.dtype},
+               {"shape", entry.shape},
+               {"data_offsets", {offset, offset + entry.bytes.size()}}});
     offset += entry.bytes.size();
   }
-  check(header.size() == tensors.size() + (metadata.empty() ? 0 : 1), "tensor names are distinct");
-  std::string text = header.dump();
+  text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
 
   Hasher hasher;

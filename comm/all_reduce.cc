@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "comm/collectives.h"
+#include "kernels/parallel.h"
 
 namespace cartesian {
 
@@ -23,11 +24,12 @@ std::span<std::byte> bytes_of(std::span<T> data) {
 
 /// sum[i] = the parts' sum in rank order. parts[r] may be `sum` itself.
 template <class T>
-void sum_in_order(const std::vector<const T*>& parts, std::span<T> sum) {
-  constexpr std::size_t kBlock = 1024;  // stays in the first-level cache
-  std::array<T, kBlock> accumulator;
-  for (std::size_t begin = 0; begin < sum.size(); begin += kBlock) {
-    const std::size_t count = std::min(kBlock, sum.size() - begin);
+void sum_in_order(const Context& context, const std::vector<const T*>& parts, std::span<T> sum) {
+  constexpr std::int64_t kBlock = 1024;  // stays in the first-level cache
+  const auto elements = static_cast<std::int64_t>(sum.size());
+  parallel_blocks(context, elements, kBlock, [&](std::int64_t begin, std::int64_t end) {
+    std::array<T, kBlock> accumulator;
+    const auto count = static_cast<std::size_t>(end - begin);
     std::memcpy(accumulator.data(), parts.front() + begin, count * sizeof(T));
     for (std::size_t r = 1; r < parts.size(); ++r) {
       const T* part = parts[r] + begin;
@@ -35,8 +37,8 @@ void sum_in_order(const std::vector<const T*>& parts, std::span<T> sum) {
         accumulator[i] += part[i];
       }
     }
-    std::memcpy(&sum[begin], accumulator.data(), count * sizeof(T));
-  }
+    std::memcpy(sum.data() + begin, accumulator.data(), count * sizeof(T));
+  });
 }
 
 /// One team's reduction of one array.
@@ -66,7 +68,7 @@ class AllReduce {
       group.recvs.push_back({team_.ranks[r], bytes_of(part)});
     }
     transport_.exchange(std::move(group));
-    sum_in_order<T>(parts, data);
+    sum_in_order<T>(context_, parts, data);
   }
 
   void large(std::span<T> data) {
@@ -137,7 +139,7 @@ class AllReduce {
     for (std::size_t r = 0; r < size_; ++r) {
       parts[r] = r == me_ ? mine.data() : received.data() + mine.size() * slot++;
     }
-    sum_in_order<T>(parts, mine);
+    sum_in_order<T>(context_, parts, mine);
   }
 
   std::unique_ptr<Request> begin_gather(std::span<T> segment) {

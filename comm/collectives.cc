@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <future>
 #include <numeric>
 
 #include "base/check.h"
@@ -43,6 +45,10 @@ constexpr char kOther = 'E';
   }
 }
 
+/// How long agree_patiently() lets pass between two rounds: short at first, for work that is.
+constexpr std::chrono::milliseconds kFirstPause{1};
+constexpr std::chrono::milliseconds kLongestPause{256};
+
 /// Runs `work`; a letter for its outcome and the error's text.
 std::string outcome_of(const std::function<void()>& work) {
   const auto failed = [](char kind, const char* text) { return std::string(1, kind) + text; };
@@ -62,6 +68,21 @@ std::string outcome_of(const std::function<void()>& work) {
   } catch (const std::exception& error) {
     return failed(kOther, error.what());
   }
+}
+
+/// Throws on every rank alike if any rank's outcome is a failure.
+void agree_on(Transport& transport, CommPhase phase, const std::string& outcome) {
+  const std::vector<std::string> outcomes = all_gather(transport, outcome, phase);
+  const auto has_failed = [](const std::string& o) { return o.front() != kSuccess; };
+  const auto failed = std::ranges::find_if(outcomes, has_failed);
+  if (failed == outcomes.end()) {
+    return;
+  }
+  const bool all_alike =
+      std::ranges::all_of(outcomes, [&failed](const std::string& o) { return o == *failed; });
+  const std::string text = failed->substr(1);
+  throw_kind(failed->front(),
+             all_alike ? text : fmt::format("rank {}: {}", failed - outcomes.begin(), text));
 }
 
 }  // namespace
@@ -142,17 +163,21 @@ void barrier(Transport& transport, CommPhase phase) {
 }
 
 void agree(Transport& transport, CommPhase phase, const std::function<void()>& work) {
-  const std::vector<std::string> outcomes = all_gather(transport, outcome_of(work), phase);
-  const auto has_failed = [](const std::string& outcome) { return outcome.front() != kSuccess; };
-  const auto failed = std::find_if(outcomes.begin(), outcomes.end(), has_failed);
-  if (failed == outcomes.end()) {
-    return;
+  agree_on(transport, phase, outcome_of(work));
+}
+
+void agree_patiently(Transport& transport, CommPhase phase, const std::function<void()>& work) {
+  auto outcome = std::async(std::launch::async, [&work] { return outcome_of(work); });
+  auto pause = kFirstPause;
+  const auto all_done = [&] {
+    const bool done = outcome.wait_for(pause) == std::future_status::ready;
+    const std::vector<std::string> flags = all_gather(transport, done ? "1" : "0", phase);
+    return std::ranges::all_of(flags, [](const std::string& flag) { return flag == "1"; });
+  };
+  while (!all_done()) {
+    pause = std::min(2 * pause, kLongestPause);
   }
-  const bool all_alike = std::all_of(outcomes.begin(), outcomes.end(),
-                                     [&failed](const std::string& o) { return o == *failed; });
-  const std::string text = failed->substr(1);
-  throw_kind(failed->front(),
-             all_alike ? text : fmt::format("rank {}: {}", failed - outcomes.begin(), text));
+  agree_on(transport, phase, outcome.get());
 }
 
 }  // namespace cartesian

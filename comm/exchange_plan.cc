@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "comm/exchange_transfer.h"
+#include "kernels/parallel.h"
 
 namespace cartesian {
 
@@ -130,22 +131,27 @@ struct PlanTransfer final : Transfer {
 };
 
 /// Which replica serves each choice.
-void choose_ranks(const TokenRouting& routing, int home, const Placement& placement,
-                  const Topology& topology, std::span<std::int32_t> ranks) {
+void choose_ranks(const Context& context, const TokenRouting& routing, int home,
+                  const Placement& placement, const Topology& topology,
+                  std::span<std::int32_t> ranks) {
   const auto chosen = routing.experts.span<std::int32_t>();
   const int experts = placement.shape().experts;
   check(std::ranges::all_of(chosen, [experts](std::int32_t e) { return e < experts; }),
         "chosen experts exist");
   const auto choices = as_index(routing.experts.dim(1));
-  for (std::int64_t token = 0; token < routing.experts.rows(); ++token) {
-    const std::size_t begin = as_index(token) * choices;
-    choose_replicas({.layer = routing.layer,
-                     .group = routing.group,
-                     .home = home,
-                     .token = routing.first_token + token,
-                     .experts = chosen.subspan(begin, choices)},
-                    placement, topology, ranks.subspan(begin, choices));
-  }
+  constexpr std::int64_t kBlock = 256;
+  parallel_blocks(context, routing.experts.rows(), kBlock,
+                  [&](std::int64_t first, std::int64_t end) {
+                    for (std::int64_t token = first; token < end; ++token) {
+                      const std::size_t begin = as_index(token) * choices;
+                      choose_replicas({.layer = routing.layer,
+                                       .group = routing.group,
+                                       .home = home,
+                                       .token = routing.first_token + token,
+                                       .experts = chosen.subspan(begin, choices)},
+                                      placement, topology, ranks.subspan(begin, choices));
+                    }
+                  });
 }
 
 }  // namespace
@@ -172,7 +178,7 @@ TransferPtr Exchange::begin_plan(const Context& context, Arena& arena,
   {
     const ArenaScope scope(context.scratch);
     const Tensor ranks = context.scratch.tensor(DType::i32, routing.experts.shape());
-    choose_ranks(routing, me, placement_, topology_, ranks.span<std::int32_t>());
+    choose_ranks(context, routing, me, placement_, topology_, ranks.span<std::int32_t>());
     transfer->sent_counts =
         order_send_rows(arena, topology_, slots, routing.experts, ranks.span<std::int32_t>(), plan);
   }

@@ -48,6 +48,7 @@ struct RankState {
   std::mutex mutex;
   std::condition_variable changed;
   Seconds timeout{};                   // guarded by mutex
+  CommSite site;                       // guarded by mutex, but for rank and host
   std::optional<RankFailure> failure;  // guarded by mutex; the first that was told
 };
 
@@ -59,8 +60,9 @@ class Mailbox {
         host_(local_host_name()),
         channels_(static_cast<std::size_t>(size) * static_cast<std::size_t>(size)),
         ranks_(static_cast<std::size_t>(size)) {
-    for (RankState& state : ranks_) {
-      state.timeout = timeout;
+    for (int i = 0; i < size; ++i) {
+      rank(i).timeout = timeout;
+      rank(i).site = {.rank = i, .host = host_, .hosts = {}};
     }
   }
 
@@ -75,6 +77,8 @@ class Mailbox {
   void withdraw(const std::shared_ptr<PostedGroup>& group);
   void fail(int failed_rank, std::string_view cause);
   void set_timeout(int rank, Seconds timeout);
+  void set_hosts(int rank, std::vector<std::string> hosts);
+  void set_step(int rank, std::int64_t step);
 
  private:
   Channel& channel(int from, int to) {
@@ -144,8 +148,10 @@ void Mailbox::deliver(const HalfMessage& send, const HalfMessage& recv) {
   if (send.source.size() == recv.target.size()) {
     std::memcpy(recv.target.data(), send.source.data(), send.source.size());
   } else {
-    error = size_message({receiver, host_}, sender, send.source.size(), recv.target.size(),
-                         recv.group->phase);
+    RankState& state = rank(receiver);
+    const std::lock_guard lock(state.mutex);
+    error =
+        size_message(state.site, sender, send.source.size(), recv.target.size(), recv.group->phase);
   }
   complete(*send.group, receiver, error);
   complete(*recv.group, sender, error);
@@ -171,7 +177,6 @@ bool Mailbox::done(const PostedGroup& group) {
 }
 
 void Mailbox::wait(const std::shared_ptr<PostedGroup>& group) {
-  const CommSite site{group->rank, host_};
   const auto start = std::chrono::steady_clock::now();
   RankState& state = rank(group->rank);
   std::unique_lock lock(state.mutex);
@@ -183,9 +188,9 @@ void Mailbox::wait(const std::shared_ptr<PostedGroup>& group) {
     } else if (group->pending_peers.empty()) {
       return;
     } else if (state.failure) {
-      error = failure_message(site, *state.failure, group->phase);
+      error = failure_message(state.site, *state.failure, group->pending_peers, group->phase);
     } else if (std::chrono::steady_clock::now() >= deadline) {
-      error = deadline_message(site, group->pending_peers, state.timeout, group->phase);
+      error = deadline_message(state.site, group->pending_peers, state.timeout, group->phase);
     }
     if (!error.empty()) {
       break;
@@ -232,6 +237,18 @@ void Mailbox::set_timeout(int rank_index, Seconds timeout) {
   state.changed.notify_all();
 }
 
+void Mailbox::set_hosts(int rank_index, std::vector<std::string> hosts) {
+  RankState& state = rank(rank_index);
+  const std::lock_guard lock(state.mutex);
+  state.site.hosts = std::move(hosts);
+}
+
+void Mailbox::set_step(int rank_index, std::int64_t step) {
+  RankState& state = rank(rank_index);
+  const std::lock_guard lock(state.mutex);
+  state.site.step = step;
+}
+
 class LocalRequest final : public Request {
  public:
   LocalRequest(std::shared_ptr<Mailbox> mailbox, std::shared_ptr<PostedGroup> group)
@@ -270,7 +287,11 @@ class LocalTransport final : public Transport {
     }
     return std::make_unique<LocalRequest>(mailbox_, mailbox_->post(rank_, group));
   }
-  void set_topology(const Topology& topology) override { traffic_.set_topology(topology); }
+  void set_topology(const Topology& topology, std::vector<std::string> hosts) override {
+    traffic_.set_topology(topology);
+    mailbox_->set_hosts(rank_, std::move(hosts));
+  }
+  void set_step(std::int64_t step) override { mailbox_->set_step(rank_, step); }
   void abort(std::string_view cause) noexcept override {
     try {
       mailbox_->fail(rank_, cause);

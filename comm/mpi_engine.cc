@@ -194,7 +194,7 @@ std::string MpiEngine::mpi_error(const Part& part, int code) const {
     return size_message(site_, part.peer, std::nullopt, part.bytes, part.group->phase);
   }
   return fmt::format("rank {} ({}): MPI reported for rank {} in {}: {}", site_.rank, site_.host,
-                     part.peer, describe(part.group->phase), mpi_text(code));
+                     part.peer, describe(part.group->phase, site_), mpi_text(code));
 }
 
 void MpiEngine::poll_failures(steady_clock::time_point now, steady_clock::duration interval) {
@@ -202,22 +202,30 @@ void MpiEngine::poll_failures(steady_clock::time_point now, steady_clock::durati
     return;
   }
   last_failure_poll_ = now;
+  receive_failure();
+}
+
+bool MpiEngine::receive_failure() {
   int found = 0;
   MPI_Status status;
   if (MPI_Iprobe(MPI_ANY_SOURCE, kFailureTag, mpi_->control, &found, &status) != MPI_SUCCESS ||
       found == 0) {
-    return;
+    return false;
   }
   int length = 0;
   MPI_Get_count(&status, MPI_BYTE, &length);
   std::string message(static_cast<std::size_t>(length), '\0');
   std::int32_t rank = status.MPI_SOURCE;
   if (MPI_Recv(message.data(), length, MPI_BYTE, status.MPI_SOURCE, kFailureTag, mpi_->control,
-               MPI_STATUS_IGNORE) == MPI_SUCCESS &&
-      message.size() >= sizeof(rank)) {
+               MPI_STATUS_IGNORE) != MPI_SUCCESS) {
+    return false;
+  }
+  ++heard_;
+  if (!failure_ && message.size() >= sizeof(rank)) {
     std::memcpy(&rank, message.data(), sizeof(rank));
     failure_ = RankFailure{rank, message.substr(sizeof(rank))};
   }
+  return true;
 }
 
 void MpiEngine::abandon(const MpiGroup& group) {
@@ -257,11 +265,16 @@ void MpiEngine::tell_failure(std::string_view cause) {
       sends.push_back(request);
     }
   }
+  // A process that ends with unread data in a TCP connection resets it, and what it had sent last
+  // may be lost: so it goes on reading until the others have had their say, too.
   const auto deadline = steady_clock::now() + kTellLimit;
   int all_sent = 0;
-  while (all_sent == 0 && steady_clock::now() < deadline) {
+  while ((all_sent == 0 || heard_ < size_ - 1) && steady_clock::now() < deadline) {
     MPI_Testall(static_cast<int>(sends.size()), sends.data(), &all_sent, MPI_STATUSES_IGNORE);
-    std::this_thread::yield();
+    progress();
+    if (!receive_failure()) {
+      std::this_thread::yield();
+    }
   }
   if (all_sent == 0) {
     // MPI may still read it: leaked on purpose, the process is ending.

@@ -34,6 +34,8 @@ class MpiEngine {
   MpiEngine& operator=(const MpiEngine&) = delete;
 
   const CommSite& site() const { return site_; }
+  void set_hosts(std::vector<std::string> hosts) { site_.hosts = std::move(hosts); }
+  void set_step(std::int64_t step) { site_.step = step; }
   int size() const { return size_; }
   /// The first failure that this rank was told of, or told.
   const std::optional<RankFailure>& failure() const { return failure_; }
@@ -48,7 +50,8 @@ class MpiEngine {
                      std::chrono::steady_clock::duration interval);
   /// Forgets a group; its receives that have not begun are cancelled.
   void abandon(const MpiGroup& group);
-  /// Sends last words to all other ranks, within a second: those it was told, else `cause`.
+  /// Sends last words to all other ranks, those it was told, else `cause`, and takes theirs, which
+  /// they send once they have heard: all within a second.
   void tell_failure(std::string_view cause);
   /// Collective. Frees the communicators, and finalises MPI if the constructor initialised it.
   void finalise();
@@ -63,6 +66,9 @@ class MpiEngine {
   };
   struct Mpi;  ///< what needs MPI's types
 
+  /// Takes up one rank's last words, if there are any.
+  bool receive_failure();
+
   /// Notes the newest request, whose start returned `code`.
   void started(Part part, int code);
   /// What is wrong with a part that completed as number `completed` of a progress() whose test
@@ -75,6 +81,7 @@ class MpiEngine {
   int size_ = 0;
   std::vector<Part> parts_;  ///< parts_[i] belongs to request i
   std::optional<RankFailure> failure_;
+  int heard_ = 0;  ///< ranks whose last words have come
   std::chrono::steady_clock::time_point last_failure_poll_{};
 };
 

@@ -43,6 +43,7 @@ class MpiRequest final : public Request {
  private:
   MpiTransport& transport_;
   std::shared_ptr<MpiGroup> group_;
+  bool waited_ = false;  ///< with success: every message is done
 };
 
 /// Who calls MPI when: a thread in wait() drives the engine itself; the helper does while messages
@@ -61,7 +62,15 @@ class MpiTransport final : public Transport {
 
   std::unique_ptr<Request> post(MessageGroup messages) override;
   void exchange(MessageGroup messages) override;
-  void set_topology(const Topology& topology) override { traffic_.set_topology(topology); }
+  void set_topology(const Topology& topology, std::vector<std::string> hosts) override {
+    traffic_.set_topology(topology);
+    const std::lock_guard lock(mpi_mutex_);
+    engine_.set_hosts(std::move(hosts));
+  }
+  void set_step(std::int64_t step) override {
+    const std::lock_guard lock(mpi_mutex_);
+    engine_.set_step(step);
+  }
   void abort(std::string_view cause) noexcept override;
   void finish() override;
   void set_timeout(Seconds timeout) override { timeout_.store(timeout); }
@@ -79,7 +88,8 @@ class MpiTransport final : public Transport {
   void stop_helper();
 
   std::mutex mpi_mutex_;
-  MpiEngine engine_;  // guarded by mpi_mutex_, but for what never changes: site() and size()
+  MpiEngine
+      engine_;  // guarded by mpi_mutex_, but for what never changes: size(), site()'s rank, host
   TrafficCounter traffic_;
   std::atomic<Seconds> timeout_;
   bool finished_ = false;
@@ -93,12 +103,15 @@ class MpiTransport final : public Transport {
 };
 
 MpiRequest::~MpiRequest() {
-  if (!done()) {
+  if (!waited_) {
     transport_.abandon(*group_);
   }
 }
 
-void MpiRequest::wait() { transport_.wait(*group_); }
+void MpiRequest::wait() {
+  transport_.wait(*group_);
+  waited_ = true;
+}
 
 std::shared_ptr<MpiGroup> MpiTransport::start(const MessageGroup& messages) {
   for (const SendOp& send : messages.sends) {
@@ -135,7 +148,8 @@ std::string MpiTransport::poll(const MpiGroup& group, steady_clock::time_point s
     return group.error;
   }
   if (engine_.failure()) {
-    return failure_message(engine_.site(), *engine_.failure(), group.phase);
+    return failure_message(engine_.site(), *engine_.failure(), engine_.pending_peers(group),
+                           group.phase);
   }
   if (now >= deadline_after(start, timeout)) {
     return deadline_message(engine_.site(), engine_.pending_peers(group), timeout, group.phase);

@@ -10,6 +10,7 @@
 // set_timeout() may come from any thread.
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -79,17 +80,21 @@ class Transport {
   /// post() and wait() in one; a backend may have a quicker way.
   virtual void exchange(MessageGroup group) { post(std::move(group))->wait(); }
 
-  /// From now on traffic is counted by scope: within a node or between nodes.
-  virtual void set_topology(const Topology& topology) = 0;
+  /// From now on traffic is counted by scope, within a node or between nodes, and errors name the
+  /// peers' hosts. REQUIRES: one host for every rank.
+  virtual void set_topology(const Topology& topology, std::vector<std::string> hosts) = 0;
+  /// From now on errors name this step of training; -1: none.
+  virtual void set_step(std::int64_t step) = 0;
 
-  /// Tells every other rank that this one has failed, so that their waits end with `cause`. Best
-  /// effort, bounded in time, never throws. A rank that has itself been told of a failure passes
-  /// that one on instead of `cause`. Afterwards only destruction is allowed.
+  /// Tells every other rank that this one has failed, so that their waits end with `cause`, and
+  /// waits a moment for them to say that they have heard. Best effort, bounded in time, never
+  /// throws. A rank that has itself been told of a failure passes that one on instead of `cause`.
+  /// Afterwards only destruction is allowed.
   virtual void abort(std::string_view cause) noexcept = 0;
   /// Collective: ends the job's use of the transport in good order. Without it, destruction assumes
   /// a failure. Calling it again does nothing.
   virtual void finish() = 0;
-  /// Shortens the deadline of waits that are in progress and still to come (a stop was asked for).
+  /// Sets the deadline of waits that are in progress and still to come.
   virtual void set_timeout(Seconds timeout) = 0;
 };
 

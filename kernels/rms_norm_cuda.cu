@@ -79,8 +79,8 @@ __global__ void dx_kernel(const Vector<T, kCount>* x, const Vector<float, kCount
 template <class T>
 __global__ void dweight_kernel(const T* x, const float* inv_rms, const T* dy, std::int64_t rows,
                                std::int64_t hidden, float* partial) {
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kColumnThreads + threadIdx.x;
-  const std::int64_t begin = blockIdx.y * kChunkRows;
+  const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * kColumnThreads + threadIdx.x;
+  const std::int64_t begin = blockIdx.x * kChunkRows;
   const std::int64_t end = begin + kChunkRows < rows ? begin + kChunkRows : rows;
   if (column >= hidden) {
     return;
@@ -90,7 +90,7 @@ __global__ void dweight_kernel(const T* x, const float* inv_rms, const T* dy, st
     sum +=
         to_float(dy[row * hidden + column]) * (to_float(x[row * hidden + column]) * inv_rms[row]);
   }
-  partial[blockIdx.y * hidden + column] = sum;
+  partial[blockIdx.x * hidden + column] = sum;
 }
 
 __global__ void add_chunks_kernel(const float* partial, std::int64_t chunks, std::int64_t hidden,
@@ -141,7 +141,8 @@ void rms_norm_backward(const Context& context, const Tensor& x, const Tensor& we
                       device_data<const Vector<float, kCount>>(weight), r,
                       device_data<const Vector<T, kCount>>(dy), device_data<Vector<T, kCount>>(dx),
                       rows, hidden / kCount);
-                  const dim3 grid(column_blocks, static_cast<unsigned>(chunks));
+                  // x, because there may be more chunks than y's 65535.
+                  const dim3 grid(static_cast<unsigned>(chunks), column_blocks);
                   dweight_kernel<<<grid, kColumnThreads, 0, stream_of(context)>>>(
                       device_data<const T>(x), r, device_data<const T>(dy), rows, hidden, partial);
                 });

@@ -22,7 +22,7 @@ namespace {
 
 std::unique_ptr<Transport> make_transport(Metrics& metrics) {
   const TransportOptions options{.metrics = &metrics};
-  if (launched_by_mpi() && mpi_available()) {
+  if (launched_by_mpi()) {
     return make_mpi_transport(options);
   }
   return std::move(make_local_transports(1, options).front());
@@ -36,11 +36,22 @@ std::unique_ptr<Transport> make_transport(Metrics& metrics) {
   std::_Exit(code);
 }
 
+/// This rank failed, and the others do not know.
+[[noreturn]] void end_alone(Job& job, const std::string& cause) {
+  fmt::print(stderr, "cartesian: {}\n", cause);
+  job.transport.abort(cause);
+  end_after_error(kExitError);
+}
+
 /// Every rank failed alike and knows it: the job ends in order.
-int finish_after_shared_error(Job& job) {
+int finish_after_shared_error(Job& job, const Error& error) {
+  if (job.is_root()) {
+    fmt::print(stderr, "cartesian: {}\n", error.what());
+  }
   try {
     job.transport.finish();
-  } catch (const CommError&) {
+  } catch (const CommError& lost) {
+    job.transport.abort(lost.what());
     end_after_error(kExitError);
   }
   return kExitError;
@@ -48,26 +59,30 @@ int finish_after_shared_error(Job& job) {
 
 int run_body(Job& job, const std::function<int(Job&)>& body) {
   try {
-    const int code = body(job);
-    job.transport.finish();
-    return code;
+    return run_alive(job, [&] {
+      const int code = body(job);
+      job.transport.finish();
+      return code;
+    });
   } catch (const Error& error) {
-    if (!error.on_every_rank() || job.is_root()) {
-      fmt::print(stderr, "cartesian: {}\n", error.what());
-    }
-    if (!error.on_every_rank()) {
-      job.transport.abort(error.what());
-      end_after_error(kExitError);
-    }
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "cartesian: rank {}: {}\n", job.transport.rank(), error.what());
-    job.transport.abort(error.what());
-    end_after_error(kExitError);
+    return finish_after_shared_error(job, error);
   }
-  return finish_after_shared_error(job);
 }
 
 }  // namespace
+
+int run_alive(Job& job, const std::function<int()>& work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    if (error.on_every_rank()) {
+      throw;
+    }
+    end_alone(job, error.what());
+  } catch (const std::exception& error) {
+    end_alone(job, fmt::format("rank {}: {}", job.transport.rank(), error.what()));
+  }
+}
 
 int run_job(const std::function<int(Job&)>& body) {
   StopSignal stop;
@@ -96,7 +111,7 @@ Topology find_topology(Transport& transport, std::span<const std::int64_t> node_
     topology = sizes.empty() ? Topology::from_host_names(hosts)
                              : Topology::from_node_sizes(sizes, transport.size());
   });
-  transport.set_topology(*topology);
+  transport.set_topology(*topology, hosts);
   return *topology;
 }
 

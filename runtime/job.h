@@ -38,6 +38,12 @@ inline constexpr int kExitStopped =
 /// without waiting for them. Returns body's exit code.
 int run_job(const std::function<int(Job&)>& body);
 
+/// Runs `work`, whose owner keeps alive what it uses. If it throws what the other ranks do not
+/// know, says so, tells them, and ends the process at once, before anything is destroyed: messages
+/// may be on their way from and to it, and a destructor may have to wait for a disk. What every
+/// rank throws alike passes through.
+int run_alive(Job& job, const std::function<int()>& work);
+
 /// Ranks by node: `node_sizes` if not empty, else those that share a host. Collective.
 Topology find_topology(Transport& transport, std::span<const std::int64_t> node_sizes);
 

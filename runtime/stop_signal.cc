@@ -9,7 +9,7 @@ namespace cartesian {
 
 namespace {
 
-constexpr int kInterrupted = 130;
+constexpr int kSignalExit = 128;  // plus the signal, as shells have it
 constexpr long kPollNanoseconds =
     100'000'000;  // how soon the watcher sees that the process is ending
 
@@ -35,11 +35,6 @@ StopSignal::~StopSignal() {
   watcher_.join();
 }
 
-void StopSignal::set_callback(std::function<void()> callback) {
-  const std::lock_guard lock(mutex_);
-  callback_ = std::move(callback);
-}
-
 void StopSignal::watch() {
   const sigset_t signals = stop_signals();
   const timespec poll{0, kPollNanoseconds};
@@ -48,17 +43,31 @@ void StopSignal::watch() {
     if (signal <= 0) {
       continue;
     }
-    if (requested_.exchange(true)) {
-      if (signal == SIGINT) {
-        _exit(kInterrupted);
-      }
-      continue;
-    }
     const std::lock_guard lock(mutex_);
-    if (callback_) {
+    if (!accepting_ || (requested_ && signal == SIGINT)) {
+      _exit(kSignalExit + signal);
+    }
+    if (!requested_.exchange(true) && callback_) {
       callback_();
     }
   }
+}
+
+StopScope::StopScope(StopSignal& signal, std::function<void()> callback) : signal_(signal) {
+  const std::lock_guard lock(signal_.mutex_);
+  signal_.accepting_ = true;
+  signal_.callback_ = std::move(callback);
+}
+
+StopScope::~StopScope() {
+  const std::lock_guard lock(signal_.mutex_);
+  signal_.accepting_ = false;
+  signal_.callback_ = {};
+}
+
+void StopScope::drop_callback() {
+  const std::lock_guard lock(signal_.mutex_);
+  signal_.callback_ = {};
 }
 
 }  // namespace cartesian

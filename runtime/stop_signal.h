@@ -1,5 +1,6 @@
 #pragma once
-// StopSignal: SIGINT, SIGTERM and SIGUSR1 as a request to stop at the next step, with a checkpoint.
+// StopSignal: SIGINT, SIGTERM and SIGUSR1 as a request to stop at the next step, with a checkpoint,
+// while somebody can do so; else they end the process.
 
 #include <atomic>
 #include <functional>
@@ -9,8 +10,8 @@
 namespace cartesian {
 
 /// One per process, made before any other thread: it blocks the three signals, which threads
-/// inherit, and waits for them on a thread of its own. A second SIGINT ends the process at once
-/// with code 130.
+/// inherit, and waits for them on a thread of its own. Outside a StopScope they end the process at
+/// once with the exit code that a shell gives, 128 + signal; within one, a second SIGINT does.
 class StopSignal {
  public:
   StopSignal();
@@ -19,17 +20,34 @@ class StopSignal {
   StopSignal& operator=(const StopSignal&) = delete;
 
   bool requested() const { return requested_.load(); }
-  /// Called from the watching thread when a stop is first requested; an empty function removes it.
-  void set_callback(std::function<void()> callback);
 
  private:
+  friend class StopScope;
   void watch();
 
   std::atomic<bool> requested_ = false;
   std::atomic<bool> ending_ = false;
   std::mutex mutex_;
+  bool accepting_ = false;          // guarded by mutex_
   std::function<void()> callback_;  // guarded by mutex_
   std::thread watcher_;
+};
+
+/// While it lives, a stop signal is a request.
+class StopScope {
+ public:
+  /// `callback`, if not empty, is called from the watching thread when a stop is first requested.
+  /// It must not touch this scope.
+  StopScope(StopSignal& signal, std::function<void()> callback);
+  ~StopScope();
+  StopScope(const StopScope&) = delete;
+  StopScope& operator=(const StopScope&) = delete;
+
+  /// Afterwards the callback does not run any more; a stop signal still is a request.
+  void drop_callback();
+
+ private:
+  StopSignal& signal_;
 };
 
 }  // namespace cartesian

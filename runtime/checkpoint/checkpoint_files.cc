@@ -42,19 +42,26 @@ std::string to_json(const TrainerState& state) {
   return Json{{"version", 1},
               {"step", state.step},
               {"sequences", state.sequences},
-              {"seed", state.seed}}
+              {"seed", state.seed},
+              {"sequence_length", state.sequence_length},
+              {"windows", state.windows}}
              .dump(2) +
          "\n";
 }
 
 TrainerState parse_trainer_state(const std::string& text, const std::string& path) {
   const Json json = parse_json(text, path);
-  check_json_keys(json, {"version", "step", "sequences", "seed"}, path);
+  check_json_keys(json, {"version", "step", "sequences", "seed", "sequence_length", "windows"},
+                  path);
   json_integer(json_at(json, "version", path), 1, 1, "version", path);
   const auto number = [&](const char* key) {
     return json_integer(json_at(json, key, path), 0, kLargest, key, path);
   };
-  return {.step = number("step"), .sequences = number("sequences"), .seed = number("seed")};
+  return {.step = number("step"),
+          .sequences = number("sequences"),
+          .seed = number("seed"),
+          .sequence_length = number("sequence_length"),
+          .windows = number("windows")};
 }
 
 std::string to_json(const std::vector<ShardRecord>& records) {
@@ -124,6 +131,20 @@ std::vector<std::int64_t> complete_checkpoints(FileSystem& files, const Path& di
   }
   std::ranges::sort(steps);
   return steps;
+}
+
+void remove_checkpoint(FileSystem& files, const Path& directory, std::int64_t step) {
+  const Path removed = directory / (".tmp-removed-" + checkpoint_name(step));
+  files.remove_all(removed);
+  files.rename(directory / checkpoint_name(step), removed);
+  files.remove_all(removed);
+}
+
+void remove_old_checkpoints(FileSystem& files, const Path& directory, std::int64_t keep) {
+  std::vector<std::int64_t> steps = complete_checkpoints(files, directory);
+  for (; static_cast<std::int64_t>(steps.size()) > keep; steps.erase(steps.begin())) {
+    remove_checkpoint(files, directory, steps.front());
+  }
 }
 
 void remove_incomplete_checkpoints(FileSystem& files, const Path& directory) {

@@ -25,6 +25,9 @@ struct TrainerState {
   std::int64_t step = 0;       ///< optimizer steps done
   std::int64_t sequences = 0;  ///< sequences of the data's order consumed
   std::int64_t seed = 0;
+  std::int64_t sequence_length = 0;
+  std::int64_t windows =
+      0;  ///< sequences in the data: with seed and length, what fixes their order
 };
 std::string to_json(const TrainerState& state);
 /// Throws FormatError naming `path`.
@@ -52,6 +55,10 @@ std::string checkpoint_name(std::int64_t step);
 Path checkpoints_directory(const Path& run_directory);
 /// Steps of the complete checkpoints in `directory`, ascending.
 std::vector<std::int64_t> complete_checkpoints(FileSystem& files, const Path& directory);
+/// Removes one. A crash leaves no half of it under the name of a complete one.
+void remove_checkpoint(FileSystem& files, const Path& directory, std::int64_t step);
+/// Removes all but the last `keep` complete ones.
+void remove_old_checkpoints(FileSystem& files, const Path& directory, std::int64_t keep);
 /// Removes what an interrupted writer left in `directory`.
 void remove_incomplete_checkpoints(FileSystem& files, const Path& directory);
 

@@ -33,7 +33,6 @@ CheckpointReader::CheckpointReader(FileSystem& files, Path directory)
   const Path state = directory_ / kTrainerFile;
   if (files_.exists(state)) {
     state_ = parse_trainer_state(files_.read(state), state.string());
-    moments_ = read_index(kOptimizerIndexFile, "optimizer.safetensors");
   }
 }
 
@@ -55,7 +54,7 @@ CheckpointReader::Index CheckpointReader::read_index(const char* index_file,
   return names;
 }
 
-void CheckpointReader::verify() const {
+void CheckpointReader::verify(bool with_optimizer) const {
   const Path path = directory_ / kChecksumsFile;
   if (!files_.exists(path)) {
     return;
@@ -66,6 +65,9 @@ void CheckpointReader::verify() const {
     throw FormatError(fmt::format("{}: 'files' is not an object", path.string()));
   }
   for (const auto& [name, hash] : listed.items()) {
+    if (!with_optimizer && name.starts_with("optimizer")) {
+      continue;
+    }
     const Path file = directory_ / Path(name).filename();
     const auto contents = files_.map(file);
     if (!hash.is_string() || hash.get<std::string>() != hash_hex(hash_bytes(contents->bytes()))) {
@@ -105,10 +107,11 @@ void CheckpointReader::read_weights(ParameterStore& parameters) {
 }
 
 void CheckpointReader::read_moments(ParameterStore& parameters) {
+  const Index moments = read_index(kOptimizerIndexFile, "optimizer.safetensors");
   for (const NamedTensor& tensor : parameters.tensors()) {
-    read_tensor(moments_, "exp_avg." + tensor.name, tensor.shape,
+    read_tensor(moments, "exp_avg." + tensor.name, tensor.shape,
                 range_of(parameters.first_moments(), tensor));
-    read_tensor(moments_, "exp_avg_sq." + tensor.name, tensor.shape,
+    read_tensor(moments, "exp_avg_sq." + tensor.name, tensor.shape,
                 range_of(parameters.second_moments(), tensor));
   }
 }

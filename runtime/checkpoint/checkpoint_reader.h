@@ -27,9 +27,10 @@ class CheckpointReader {
   /// Where training stood; empty in directories made elsewhere.
   const std::optional<TrainerState>& trainer_state() const { return state_; }
 
-  /// Compares every file with checksums.json, if there is one. Throws FormatError naming the first
-  /// that was altered. Reads the whole checkpoint: one rank is enough.
-  void verify() const;
+  /// Compares files with checksums.json, if there is one: every file, or all but the optimizer's.
+  /// Throws FormatError naming the first that was altered. Reads the whole checkpoint: one rank is
+  /// enough.
+  void verify(bool with_optimizer = true) const;
   /// Reads the weights of `parameters`. Throws FormatError naming what is missing or misshapen.
   void read_weights(ParameterStore& parameters);
   /// Reads the moments. REQUIRES: trainer_state().
@@ -46,7 +47,6 @@ class CheckpointReader {
   ModelConfig model_;
   std::optional<TrainerState> state_;
   Index weights_;
-  Index moments_;
   std::map<std::string, std::unique_ptr<SafetensorsReader>> open_;
 };
 

@@ -107,23 +107,10 @@ void write_text(FileSystem& files, const Path& path, const std::string& text,
   checksums[path.filename().string()] = hash_hex(hash_bytes(text));
 }
 
-/// Renamed before it is removed, so that a crash leaves no half of it under the name of a complete
-/// one.
-void remove_checkpoint(FileSystem& files, const Path& directory, std::int64_t step) {
-  const Path removed = directory / (".tmp-removed-" + checkpoint_name(step));
-  files.remove_all(removed);
-  files.rename(directory / checkpoint_name(step), removed);
-  files.remove_all(removed);
-}
-
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(FileSystem& files, Transport& transport, Path directory,
-                                   std::int64_t keep_last)
-    : files_(files),
-      transport_(transport),
-      directory_(std::move(directory)),
-      keep_last_(keep_last) {}
+CheckpointWriter::CheckpointWriter(FileSystem& files, Transport& transport, Path directory)
+    : files_(files), transport_(transport), directory_(std::move(directory)) {}
 
 CheckpointWriter::~CheckpointWriter() {
   if (job_ && (*job_)->thread.joinable()) {
@@ -193,11 +180,20 @@ void CheckpointWriter::write_shards(WriteJob& job) {
   job.records.push_back(write_shard(files_, directory, "optimizer-" + part, moments));
 }
 
+void CheckpointWriter::wait() {
+  check(in_progress(), "wait() follows begin()");
+  std::thread& thread = (*job_)->thread;
+  agree_patiently(transport_, {"checkpoint"}, [&thread] {
+    if (thread.joinable()) {
+      thread.join();
+    }
+  });
+}
+
 Path CheckpointWriter::commit() {
-  check(in_progress(), "commit() follows begin()");
+  wait();
   const std::unique_ptr<WriteJob> job = std::move(*job_);
   job_.reset();
-  job->thread.join();
   agree(transport_, {"checkpoint"}, [&] {
     if (job->failure) {
       std::rethrow_exception(job->failure);
@@ -248,10 +244,6 @@ void CheckpointWriter::finish_directory(const WriteJob& job,
   }
   files_.rename(temporary, complete);
   files_.sync_directory(directory_);
-  std::vector<std::int64_t> steps = complete_checkpoints(files_, directory_);
-  for (; static_cast<std::int64_t>(steps.size()) > keep_last_; steps.erase(steps.begin())) {
-    remove_checkpoint(files_, directory_, steps.front());
-  }
 }
 
 }  // namespace cartesian

@@ -27,9 +27,8 @@ struct CheckpointInfo {
 
 class CheckpointWriter {
  public:
-  /// `directory` holds the checkpoints; `keep_last` complete ones are kept. Arguments must outlive
-  /// the writer.
-  CheckpointWriter(FileSystem& files, Transport& transport, Path directory, std::int64_t keep_last);
+  /// `directory` holds the checkpoints. Arguments must outlive the writer.
+  CheckpointWriter(FileSystem& files, Transport& transport, Path directory);
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
@@ -40,9 +39,12 @@ class CheckpointWriter {
   /// Whether this rank's share is written (or has failed): when it is so on every rank, commit()
   /// will not wait.
   bool written() const;
-  /// Waits for this rank's share, then completes the checkpoint and returns its path. Throws on
-  /// every rank alike if any rank could not write, naming rank, file and reason; earlier
-  /// checkpoints are untouched. Collective.
+  /// Waits, however long that takes, until every rank's share is written (or has failed). REQUIRES:
+  /// a checkpoint in progress. Collective.
+  void wait();
+  /// Waits as wait() does, then completes the checkpoint and returns its path. Throws on every rank
+  /// alike if any rank could not write, naming rank, file and reason; earlier checkpoints are
+  /// untouched. Collective.
   Path commit();
 
  private:
@@ -55,7 +57,6 @@ class CheckpointWriter {
   FileSystem& files_;
   Transport& transport_;
   Path directory_;
-  std::int64_t keep_last_;
   std::optional<std::unique_ptr<WriteJob>> job_;
 };
 

@@ -38,7 +38,7 @@ int evaluate_checkpoint(const Options& options, Job& job) {
   const ModelConfig& config = loaded.rank().model().config();
   std::optional<TokenFile> data;
   std::optional<TokenWindows> windows;
-  agree(job.transport, {"data"}, [&] {
+  agree_patiently(job.transport, {"data"}, [&] {
     data.emplace(job.files, options.data);
     data->check_vocabulary(config.vocab_size);
     windows.emplace(*data, options.sequence_length > 0 ? options.sequence_length
@@ -47,11 +47,13 @@ int evaluate_checkpoint(const Options& options, Job& job) {
   const Seconds start = job.clock.now();
   const std::int64_t count =
       options.sequences > 0 ? options.sequences : std::numeric_limits<std::int64_t>::max();
-  const EvaluationResult result = evaluate(loaded.rank(), *windows, count);
-  if (job.is_root()) {
-    print_result(result, job.clock.now() - start);
-  }
-  return kExitOk;
+  return run_alive(job, [&] {
+    const EvaluationResult result = evaluate(loaded.rank(), *windows, count);
+    if (job.is_root()) {
+      print_result(result, job.clock.now() - start);
+    }
+    return kExitOk;
+  });
 }
 
 }  // namespace

@@ -53,12 +53,14 @@ int generate_text(const Options& options, Job& job) {
     }
   };
   print(prompt);
-  generate(loaded.rank(), prompt, tokenizer->end_of_document(), options.generate,
-           [&](std::int32_t id) { print(std::span(&id, 1)); });
-  if (job.is_root()) {
-    fmt::print("\n");
-  }
-  return kExitOk;
+  return run_alive(job, [&] {
+    generate(loaded.rank(), prompt, tokenizer->end_of_document(), options.generate,
+             [&](std::int32_t id) { print(std::span(&id, 1)); });
+    if (job.is_root()) {
+      fmt::print("\n");
+    }
+    return kExitOk;
+  });
 }
 
 }  // namespace

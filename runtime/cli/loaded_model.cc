@@ -17,20 +17,23 @@ void add_load_options(CLI::App& command, LoadOptions& options) {
 
 LoadedModel::LoadedModel(Job& job, const Path& checkpoint, const LoadOptions& options)
     : topology_(find_topology(job.transport, {})) {
+  const auto ranks_here =
+      static_cast<int>(topology_.ranks_of_node(topology_.node(job.transport.rank())).size());
   std::optional<CheckpointReader> reader;
-  agree(job.transport, {"checkpoint"}, [&] {
+  agree_patiently(job.transport, {"checkpoint"}, [&] {
     reader.emplace(job.files, checkpoint);
     if (job.is_root()) {
-      reader->verify();
+      reader->verify(/*with_optimizer=*/false);
     }
-    check_model_memory(reader->model(), topology_.ranks());
+    check_model_memory(reader->model(), topology_.ranks(), ranks_here);
     placement_ = make_placement(job.files, reader->model(), {}, topology_);
   });
   rank_.emplace(reader->model(), *placement_, topology_, job.transport, job.metrics, job.clock,
                 ModelRankOptions{
                     .dtype = options.dtype == "bfloat16" ? DType::bf16 : DType::f32,
                     .threads = threads_per_rank(options.threads, topology_, job.transport.rank())});
-  agree(job.transport, {"checkpoint"}, [&] { reader->read_weights(rank_->parameters()); });
+  agree_patiently(job.transport, {"checkpoint"},
+                  [&] { reader->read_weights(rank_->parameters()); });
   rank_->pack();
 }
 

@@ -23,7 +23,8 @@ int train(const Options& options, Job& job) {
   Config config;
   agree(job.transport, {"configuration"},
         [&] { config = load_config(job.files, options.config, options.settings); });
-  return Trainer(job, std::move(config), options.train).run();
+  Trainer trainer(job, std::move(config), options.train);
+  return run_alive(job, [&] { return trainer.run(); });
 }
 
 }  // namespace
@@ -34,6 +35,7 @@ CommandFunction add_train_command(CLI::App& app) {
       "train", "Train a model as a TOML file says, on the ranks that mpirun starts");
   command->add_option("config", options->config, "TOML file (docs/configuration.md)");
   command->add_option("--set", options->settings, "Override a key: section.key=value")
+      ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
   command->add_flag("--resume", options->train.resume,
                     "Go on from the run directory's last checkpoint");

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <sstream>
 
 #include "base/error.h"
@@ -153,8 +154,15 @@ void validate_sizes(const Config& config) {
         "train.batch_sequences = {} is not a multiple of train.micro_batch_sequences = {}",
         config.train.batch_sequences, config.train.micro_batch_sequences));
   }
-  if (config.train.beta1 >= 1 || config.train.beta2 >= 1) {
-    throw ConfigError("train.beta1 and train.beta2 must be below 1");
+  // As AdamW has them: in float32.
+  if (static_cast<float>(config.train.beta1) >= 1 || static_cast<float>(config.train.beta2) >= 1) {
+    throw ConfigError("train.beta1 and train.beta2 must be below 1, in float32 too");
+  }
+  if (static_cast<float>(config.train.eps) < std::numeric_limits<float>::min()) {
+    throw ConfigError(
+        fmt::format("train.eps = {}: must be at least {:.3g}, or a gradient of zero gives weights "
+                    "that are not numbers",
+                    config.train.eps, std::numeric_limits<float>::min()));
   }
   if (config.run.dir.empty()) {
     throw ConfigError("run.dir is empty");

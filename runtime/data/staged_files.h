@@ -25,10 +25,10 @@ class StagedFiles {
   /// crash in between leaves some files missing, never old ones beside new ones. If the operating
   /// system refuses, none of the names is left.
   void publish();
-
- private:
+  /// Where `path` is written before it is published.
   static Path temporary_name(const Path& path);
 
+ private:
   FileSystem& files_;
   std::vector<Path> paths_;
 };

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "runtime/data/token_file_layout.h"
 
 namespace cartesian {
@@ -191,6 +192,8 @@ void TokenFile::read(std::int64_t offset, std::span<std::int32_t> out) const {
     }
   });
 }
+
+std::uint64_t TokenFile::index_hash() const { return hash_bytes(index_->bytes()); }
 
 void TokenFile::check_vocabulary(std::int64_t vocabulary) const {
   check(vocabulary >= 1, "a vocabulary has at least one token");

@@ -40,6 +40,8 @@ class TokenFile {
   std::int64_t tokens() const { return tokens_; }
   std::int64_t sequences() const { return sequences_; }
   std::int64_t documents() const { return bounds_ - 1; }
+  /// Of PREFIX.idx: tells one token file from another.
+  std::uint64_t index_hash() const;
 
   /// Tokens [offset, offset + out.size()) of all documents in order. Throws FormatError if a token
   /// does not fit an int32. REQUIRES: they exist.

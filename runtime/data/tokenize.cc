@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "runtime/data/document_splitter.h"
 #include "runtime/data/sources_writer.h"
 #include "runtime/data/staged_files.h"
+#include "runtime/data/token_file.h"
 #include "runtime/data/token_file_writer.h"
 #include "runtime/data/utf8.h"
 
@@ -54,6 +56,22 @@ std::int64_t check_texts(FileSystem& files, std::span<const Path> texts) {
     total += static_cast<std::int64_t>(size);
   }
   return total;
+}
+
+/// Throws if writing what bears `prefix` would destroy a text.
+void check_outputs(FileSystem& files, const Path& prefix, std::span<const Path> texts) {
+  for (const Path& output : {token_data_path(prefix), token_index_path(prefix),
+                             tokenizer_path(prefix), sources_path(prefix)}) {
+    for (const Path& name : {output, StagedFiles::temporary_name(output)}) {
+      const auto is_output = [&](const Path& text) { return files.same_file(text, name); };
+      const auto text = std::ranges::find_if(texts, is_output);
+      if (text != texts.end()) {
+        throw ConfigError(
+            fmt::format("text {} would be overwritten by {}: choose another name with --output",
+                        text->string(), name.string()));
+      }
+    }
+  }
 }
 
 void check_encoding(std::string_view document, std::size_t offset, const Path& text) {
@@ -179,6 +197,8 @@ TokenizeResult tokenize_texts(FileSystem& files, const Tokenizer& tokenizer,
                               const TokenizeOptions& options) {
   check_options(options);
   TokenizeProgress progress{.bytes_total = check_texts(files, options.texts)};
+  check_outputs(files, options.prefix, options.texts);
+  check_outputs(files, held_out_prefix(options.prefix), options.texts);
   if (options.prefix.has_parent_path()) {
     files.create_directories(options.prefix.parent_path());
   }

@@ -91,7 +91,10 @@ void refuse_unsupported(const Keys& keys) {
                   keys.required<std::int64_t>("num_attention_heads"),
               "num_key_value_heads", "grouped-query attention");
   keys.refuse(keys.has("rope_scaling"), "rope_scaling", "rope scaling");
+  keys.refuse(keys.has("rope_parameters"), "rope_parameters",
+              "the newer way to write rope_theta and rope scaling");
   keys.refuse(keys.get<bool>("attention_bias", false), "attention_bias", "an attention bias");
+  keys.refuse(keys.get<bool>("mlp_bias", false), "mlp_bias", "a bias in the FFN");
   keys.refuse(keys.get<std::string>("hidden_act", "silu") != "silu", "hidden_act",
               "an activation other than silu");
   keys.refuse(keys.get<bool>("fine_grain", false), "fine_grain", "fine-grained routing");

@@ -10,10 +10,11 @@ namespace cartesian {
 /// each with its gradient and AdamW's moments in float32. A double, so that no size overflows.
 double least_model_bytes(const ModelConfig& config, int ranks);
 
-/// Throws ConfigError if least_model_bytes() exceed this host's memory.
-void check_model_memory(const ModelConfig& config, int ranks);
+/// Throws ConfigError if least_model_bytes() of the `ranks_here` that share this host exceed its
+/// memory, or what this process's control group may use of it.
+void check_model_memory(const ModelConfig& config, int ranks, int ranks_here);
 /// The same, with the residual stream that training keeps for backward: `tokens` of a micro-batch
 /// over all ranks.
-void check_training_memory(const ModelConfig& config, int ranks, double tokens);
+void check_training_memory(const ModelConfig& config, int ranks, int ranks_here, double tokens);
 
 }  // namespace cartesian

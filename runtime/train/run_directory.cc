@@ -16,6 +16,13 @@ RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config
   agree(transport_, {"run directory"}, [&] {
     if (transport_.rank() == 0) {
       files_.create_directories(checkpoints());
+      lock_ = files_.try_lock(path_ / ".lock");
+      if (!lock_) {
+        throw ConfigError(fmt::format(
+            "run.dir = \"{}\" is in use by another job: wait for its end, or choose another "
+            "directory",
+            path_.string()));
+      }
       if (!resume && !complete_checkpoints(files_, checkpoints()).empty()) {
         throw ConfigError(
             fmt::format("run.dir = \"{}\" already holds a run with checkpoints: pass --resume to "

@@ -15,9 +15,9 @@ namespace cartesian {
 
 class RunDirectory {
  public:
-  /// Creates the directory and checks that every rank sees the same one and may write. Without
-  /// `resume`, throws ConfigError if it holds checkpoints already. Errors are thrown on every rank
-  /// alike. Collective.
+  /// Creates the directory, locks it against other jobs, and checks that every rank sees the same
+  /// one and may write. Throws ConfigError if another job is using it or, without `resume`, if it
+  /// holds checkpoints already. Errors are thrown on every rank alike. Collective.
   RunDirectory(FileSystem& files, Transport& transport, const Config& config, bool resume);
 
   const Path& path() const { return path_; }
@@ -39,6 +39,7 @@ class RunDirectory {
   FileSystem& files_;
   Transport& transport_;
   Path path_;
+  std::unique_ptr<FileLock> lock_;  ///< on rank 0
   std::unique_ptr<OutputFile> metrics_;
 };
 

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "comm/collectives.h"
 #include "runtime/checkpoint/checkpoint_reader.h"
 #include "runtime/data/tokenizer.h"
@@ -32,9 +34,12 @@ Placement agreed_placement(Job& job, const Config& config, const Topology& topol
   agree(job.transport, {"placement"}, [&] {
     const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
                           static_cast<double>(config.train.sequence_length);
-    check_training_memory(config.model, topology.ranks(), tokens);
+    const auto here = topology.ranks_of_node(topology.node(job.transport.rank())).size();
+    check_training_memory(config.model, topology.ranks(), static_cast<int>(here), tokens);
     placement = make_placement(job.files, config.model, config.parallel, topology);
   });
+  check_same_contents(job.transport, "parallel.placement = \"" + config.parallel.placement + "\"",
+                      hash_hex(hash_bytes(placement->to_json())));
   return *placement;
 }
 
@@ -74,6 +79,19 @@ void check_same_config(Transport& transport, const Config& config) {
   }
 }
 
+void check_same_contents(Transport& transport, const std::string& what, const std::string& mine) {
+  const std::vector<std::string> all = all_gather(transport, mine, {"configuration"});
+  const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"configuration"});
+  for (std::size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] != all[0]) {
+      throw ConfigError(fmt::format("{} is not the same on rank {} ({}) as on rank 0 ({}): all "
+                                    "ranks need the same files",
+                                    what, rank, hosts[rank], hosts[0]),
+                        /*on_every_rank=*/true);
+    }
+  }
+}
+
 Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
     : job_(job),
       config_(checked(job, std::move(config))),
@@ -97,14 +115,14 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   rank_->pack();
   directory_.open_log(config_, step_);
   training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, *samples_);
-  writer_ = std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints(),
-                                               config_.checkpoint.keep_last);
+  writer_ =
+      std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints());
   progress_ = std::make_unique<Progress>(config_.run, job_.clock, step_, config_.train.steps,
                                          job_.is_root());
 }
 
 void Trainer::open_data() {
-  agree(job_.transport, {"data"}, [&] {
+  agree_patiently(job_.transport, {"data"}, [&] {
     const auto open = [&](const std::string& prefix, std::unique_ptr<TokenFile>& data) {
       data = std::make_unique<TokenFile>(job_.files, prefix);
       if (job_.is_root()) {
@@ -122,10 +140,42 @@ void Trainer::open_data() {
       tokenizer_json_ = load_tokenizer(job_.files, tokenizer)->to_json();
     }
   });
+  check_same_data();
+}
+
+void Trainer::check_same_data() {
+  const auto check_file = [&](const char* key, const TokenFile* data) {
+    if (data != nullptr) {
+      check_same_contents(job_.transport, fmt::format("{} = \"{}\"", key, data->prefix().string()),
+                          hash_hex(data->index_hash()));
+    }
+  };
+  check_file("data.train", train_data_.get());
+  check_file("data.valid", valid_data_.get());
+}
+
+void Trainer::check_resumed(const TrainerState& state, const Path& path) const {
+  const std::int64_t batch = state.step > 0 ? state.sequences / state.step : 0;
+  if (state.seed != config_.train.seed ||
+      state.sequences != state.step * config_.train.batch_sequences) {
+    throw ConfigError(fmt::format(
+        "{}: train.seed = {} and train.batch_sequences = {} there; a run that is resumed keeps "
+        "them, so that it sees the data in the same order",
+        path.string(), state.seed, batch));
+  }
+  if (state.sequence_length != config_.train.sequence_length ||
+      state.windows != train_windows_->count()) {
+    throw ConfigError(
+        fmt::format("{}: train.sequence_length = {} and {} sequences in data.train there, {} and "
+                    "{} here; a run "
+                    "that is resumed keeps them, so that it sees the data in the same order",
+                    path.string(), state.sequence_length, state.windows,
+                    config_.train.sequence_length, train_windows_->count()));
+  }
 }
 
 void Trainer::load_checkpoint(const Path& path) {
-  agree(job_.transport, {"checkpoint"}, [&] {
+  agree_patiently(job_.transport, {"checkpoint"}, [&] {
     CheckpointReader reader(job_.files, path);
     check_same_model(reader.model(), config_.model, path.string());
     if (!reader.trainer_state()) {
@@ -134,17 +184,10 @@ void Trainer::load_checkpoint(const Path& path) {
     if (job_.is_root()) {
       reader.verify();
     }
-    const TrainerState& state = *reader.trainer_state();
-    if (state.seed != config_.train.seed ||
-        state.sequences != state.step * config_.train.batch_sequences) {
-      throw ConfigError(fmt::format(
-          "{}: train.seed = {} and train.batch_sequences = {} there; a run that is resumed keeps "
-          "them, so that it sees the data in the same order",
-          path.string(), state.seed, state.step > 0 ? state.sequences / state.step : 0));
-    }
+    check_resumed(*reader.trainer_state(), path);
     reader.read_weights(rank_->parameters());
     reader.read_moments(rank_->parameters());
-    step_ = state.step;
+    step_ = reader.trainer_state()->step;
   });
   saved_at_ = step_;
   last_checkpoint_ = path;
@@ -155,17 +198,14 @@ int Trainer::run() {
     progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
                                  : "no checkpoint to resume from: starting at step 0");
   }
-  job_.stop.set_callback([this] {
+  StopScope stop_scope(job_.stop, [this] {
     job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s)));
   });
-  bool stop = false;
-  while (step_ < config_.train.steps && !stop) {
-    rank_->context().times.clear();
-    const Seconds start = job_.clock.now();
-    const StepResult result = training_step_->run(step_);
-    ++step_;
-    stop = after_step(result, job_.clock.now() - start);
-  }
+  train_steps();
+  // The step in progress has ended: writing may take its time again.
+  stop_scope.drop_callback();
+  job_.transport.set_timeout(Seconds(config_.comm.timeout_s));
+  job_.transport.set_step(-1);
   if (writer_->in_progress()) {
     commit_checkpoint();
   }
@@ -173,7 +213,6 @@ int Trainer::run() {
     begin_checkpoint();
     commit_checkpoint();
   }
-  job_.stop.set_callback({});
   if (step_ < config_.train.steps) {
     progress_->message(
         fmt::format("stopped at step {} with a checkpoint at {}; run again with --resume to go on",
@@ -184,12 +223,42 @@ int Trainer::run() {
   return kExitOk;
 }
 
+void Trainer::train_steps() {
+  bool stop = options_.stop_at > 0 && step_ >= options_.stop_at;
+  while (step_ < config_.train.steps && !stop) {
+    job_.transport.set_step(step_ + 1);
+    rank_->context().times.clear();
+    const Seconds start = job_.clock.now();
+    const StepResult result = training_step_->run(step_);
+    ++step_;
+    stop = after_step(result, job_.clock.now() - start);
+  }
+}
+
 bool Trainer::after_step(const StepResult& result, Seconds duration) {
   report_step(result, duration);
+  proven_at_ = step_ - 1;
   const bool last = step_ == config_.train.steps;
-  if (valid_windows_ && (last || (config_.valid.every > 0 && step_ % config_.valid.every == 0))) {
+  const bool stop = agree_to_stop();
+  // A stop that was asked for does not wait for a validation.
+  const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
+  if (valid_windows_ && (last || due)) {
     validate();
   }
+  const bool save = config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0;
+  if (save && !stop && !last && step_ != options_.stop_at) {
+    if (writer_->in_progress()) {
+      commit_checkpoint();
+    }
+    begin_checkpoint();
+    if (!config_.checkpoint.async) {
+      writer_->wait();
+    }
+  }
+  return stop || step_ == options_.stop_at;
+}
+
+bool Trainer::agree_to_stop() {
   // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
   // disk.
   std::array<double, 2> wishes = {job_.stop.requested() ? 1.0 : 0.0,
@@ -199,17 +268,7 @@ bool Trainer::after_step(const StepResult& result, Seconds duration) {
   if (writer_->in_progress() && wishes[1] == job_.transport.size()) {
     commit_checkpoint();
   }
-  const bool stop = wishes[0] > 0 || step_ == options_.stop_at;
-  if (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0 && !stop && !last) {
-    if (writer_->in_progress()) {
-      commit_checkpoint();
-    }
-    begin_checkpoint();
-    if (!config_.checkpoint.async) {
-      commit_checkpoint();
-    }
-  }
-  return stop;
+  return wishes[0] > 0;
 }
 
 void Trainer::report_step(const StepResult& result, Seconds duration) {
@@ -245,7 +304,12 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
 
 void Trainer::validate() {
   last_evaluation_ = evaluate(*rank_, *valid_windows_, config_.valid.sequences);
+  if (!std::isfinite(last_evaluation_->loss)) {
+    throw NumericError(fmt::format("step {}: the held-out loss is not finite", step_),
+                       /*on_every_rank=*/true);
+  }
   evaluated_at_ = step_;
+  proven_at_ = step_;
   progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens",
                                  step_, last_evaluation_->loss, last_evaluation_->perplexity(),
                                  format_count(static_cast<double>(last_evaluation_->tokens))));
@@ -259,12 +323,26 @@ void Trainer::begin_checkpoint() {
   writer_->begin(rank_->parameters(), {.model = config_.model,
                                        .state = {.step = step_,
                                                  .sequences = step_ * config_.train.batch_sequences,
-                                                 .seed = config_.train.seed},
+                                                 .seed = config_.train.seed,
+                                                 .sequence_length = config_.train.sequence_length,
+                                                 .windows = train_windows_->count()},
                                        .tokenizer_json = tokenizer_json_});
   saved_at_ = step_;
 }
 
-void Trainer::commit_checkpoint() { last_checkpoint_ = writer_->commit(); }
+void Trainer::commit_checkpoint() {
+  last_checkpoint_ = writer_->commit();
+  if (!job_.is_root()) {
+    return;
+  }
+  try {
+    const bool proven = saved_at_ <= proven_at_;
+    remove_old_checkpoints(job_.files, directory_.checkpoints(),
+                           config_.checkpoint.keep_last + (proven ? 0 : 1));
+  } catch (const FileError& error) {  // the new checkpoint is complete: no reason to end the run
+    progress_->message(fmt::format("an old checkpoint is still there: {}", error.what()));
+  }
+}
 
 void Trainer::finish() {
   if (!valid_windows_) {
@@ -274,13 +352,17 @@ void Trainer::finish() {
   if (evaluated_at_ != step_) {
     validate();
   }
-  if (job_.is_root()) {
-    const Summary summary =
-        summarize(*train_data_, *valid_windows_, config_, *last_evaluation_, last_checkpoint_);
-    directory_.write_summary(to_json(summary));
-    progress_->message(to_text(summary));
+  std::optional<Summary> summary;
+  agree_patiently(job_.transport, {"summary"}, [&] {
+    if (job_.is_root()) {
+      summary =
+          summarize(*train_data_, *valid_windows_, config_, *last_evaluation_, last_checkpoint_);
+      directory_.write_summary(to_json(*summary));
+    }
+  });
+  if (summary) {
+    progress_->message(to_text(*summary));
   }
-  barrier(job_.transport, {"summary"});
 }
 
 }  // namespace cartesian

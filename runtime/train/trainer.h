@@ -35,13 +35,22 @@ class Trainer {
 
  private:
   void open_data();
+  void check_same_data();
+  void check_resumed(const TrainerState& state, const Path& path) const;
+  /// Steps to the end of the run, or until a stop is asked for.
+  void train_steps();
   void load_checkpoint(const Path& path);
   /// After step number `step_` was done: everything that happens between steps. Returns whether to
   /// stop.
   bool after_step(const StepResult& result, Seconds duration);
+  /// Whether any rank wants to stop; completes the checkpoint in progress if it is on disk.
+  bool agree_to_stop();
   void report_step(const StepResult& result, Seconds duration);
   void validate();
   void begin_checkpoint();
+  /// Weights that have diverged must not replace those that had not: so a checkpoint is completed
+  /// only after a step from its weights gave a finite loss, and where there is no such step, at the
+  /// end of a run, one more of the older ones is kept unless validation showed as much.
   void commit_checkpoint();
   void finish();
 
@@ -65,6 +74,7 @@ class Trainer {
   std::int64_t evaluated_at_ = -1;
   std::int64_t step_ = 0;  ///< steps done
   std::int64_t saved_at_ = -1;
+  std::int64_t proven_at_ = -1;  ///< the last step whose weights gave a finite loss
   Path last_checkpoint_;
   double first_loss_ = 0;
 };
@@ -72,5 +82,8 @@ class Trainer {
 /// Throws ConfigError on every rank if ranks were given different configurations, naming the rank
 /// and the line. Collective.
 void check_same_config(Transport& transport, const Config& config);
+/// Throws ConfigError on every rank if `mine`, what this rank read from `what`, differs from rank
+/// 0's, naming the rank and its host. Collective.
+void check_same_contents(Transport& transport, const std::string& what, const std::string& mine);
 
 }  // namespace cartesian

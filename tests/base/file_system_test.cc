@@ -167,6 +167,34 @@ TEST_F(PosixFiles, NamesAFullDisk) {
                           {"/dev/full", "No space left on device"});
 }
 
+TEST_F(PosixFiles, APipeNobodyWritesToIsRefusedNotWaitedFor) {
+  const Path fifo = directory_ / "fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  expect_error<FileError>([&] { files_->read(fifo); }, {fifo.string(), "not a regular file"});
+  expect_error<FileError>([&] { files_->map(fifo); }, {fifo.string(), "not a regular file"});
+}
+
+TEST_F(PosixFiles, ALockIsHeldByOneAtATime) {
+  const Path path = directory_ / "lock";
+  auto lock = files_->try_lock(path);
+  ASSERT_NE(lock, nullptr);
+  EXPECT_EQ(files_->try_lock(path), nullptr);
+  lock.reset();
+  EXPECT_NE(files_->try_lock(path), nullptr);
+  expect_error<FileError>([&] { files_->try_lock(directory_ / "absent" / "lock"); },
+                          {"absent", "No such file"});
+}
+
+TEST_F(PosixFiles, OneFileMayHaveSeveralNames) {
+  files_->write_atomically(directory_ / "a", "1");
+  files_->write_atomically(directory_ / "b", "1");
+  std::filesystem::create_hard_link(directory_ / "a", directory_ / "c");
+  EXPECT_TRUE(files_->same_file(directory_ / "a", directory_ / "." / "a"));
+  EXPECT_TRUE(files_->same_file(directory_ / "a", directory_ / "c"));
+  EXPECT_FALSE(files_->same_file(directory_ / "a", directory_ / "b"));
+  EXPECT_FALSE(files_->same_file(directory_ / "a", directory_ / "absent"));
+}
+
 TEST_F(PosixFiles, SurvivesShortWrites) {
   // A pipe whose reader is slow takes large writes in pieces.
   const Path fifo = directory_ / "fifo";

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <thread>
 
 #include "base/error.h"
 #include "tests/comm/rank_harness.h"
@@ -145,6 +146,28 @@ TEST_P(CollectivesTest, AgreeKeepsTheKindOfError) {
     EXPECT_THROW(run(FileError("x")), FileError);
     EXPECT_THROW(run(NumericError("x")), NumericError);
     EXPECT_THROW(run(std::runtime_error("x")), Error);
+  });
+}
+
+TEST_P(CollectivesTest, WorkLongerThanTheDeadlineCanBeAgreedOnPatiently) {
+  run([](Transport& transport) {
+    transport.set_timeout(Seconds(0.5));
+    const int slow = transport.size() - 1;
+    const auto work = [&transport, slow] {
+      if (transport.rank() == slow) {
+        std::this_thread::sleep_for(Seconds(1));  // as long as reading a large file takes
+      }
+    };
+    EXPECT_NO_THROW(agree_patiently(transport, {"reading"}, work));
+    EXPECT_THROW(agree_patiently(transport, {"reading"},
+                                 [&] {
+                                   work();
+                                   if (transport.rank() == slow) {
+                                     throw FormatError("a.bin: too short");
+                                   }
+                                 }),
+                 FormatError);
+    transport.set_timeout(Seconds(120));
   });
 }
 

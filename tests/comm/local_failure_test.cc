@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/topology.h"
 #include "comm/collectives.h"
 #include "comm/local_transport.h"
 
@@ -71,8 +72,23 @@ TEST(LocalFailure, AbortEndsTheWaitsOfAllOthersWithItsCause) {
   }
   for (std::size_t rank = 0; rank < kRanks - 1; ++rank) {
     EXPECT_EQ(errors[rank], "rank " + std::to_string(rank) + " (" + transports[0]->host() +
-                                "): rank 3 failed in combine of layer 3: no space left on device");
+                                "): rank 3 failed in combine of layer 3: no space left on device; "
+                                "this rank was waiting for rank " +
+                                std::to_string((rank + 1) % 3));
   }
+}
+
+TEST(LocalFailure, HostsAndStepAreNamedOnceTheyAreKnown) {
+  const auto ranks = make_local_transports(2, {.timeout = Seconds(0.02)});
+  ranks[0]->set_topology(Topology(std::vector<int>{0, 1}), {"hostA", "hostB"});
+  ranks[0]->set_step(12);
+  const std::string site = "rank 0 (" + ranks[0]->host() + "): ";
+  EXPECT_EQ(error_of_receiving(*ranks[0], {1}, {"combine", 3}),
+            site + "no answer from rank 1 (hostB) within 0.02 s in combine of layer 3 at step 12");
+  ranks[0]->set_step(-1);
+  ranks[1]->abort("no space left on device");
+  EXPECT_EQ(error_of_receiving(*ranks[0], {1}, {"combine", 3}),
+            site + "rank 1 (hostB) failed in combine of layer 3: no space left on device");
 }
 
 TEST(LocalFailure, TheFirstFailureIsTheOneThatIsTold) {

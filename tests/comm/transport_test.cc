@@ -171,7 +171,9 @@ TEST_P(TransportTest, EmptyGroupsAndEmptyMessagesAreDone) {
 TEST_P(TransportTest, CountsBytesByScope) {
   run([](Transport& transport) {
     // Only that a topology of the right size is taken: the counts are TrafficCounter's test.
-    transport.set_topology(Topology::single_node(transport.size()));
+    transport.set_topology(
+        Topology::single_node(transport.size()),
+        std::vector<std::string>(static_cast<std::size_t>(transport.size()), "host"));
     const int next = (transport.rank() + 1) % transport.size();
     const int previous = (transport.rank() + transport.size() - 1) % transport.size();
     const Words sent(10);

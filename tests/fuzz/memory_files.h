@@ -44,6 +44,7 @@ class MemoryFiles final : public FileSystem {
   }
   bool exists(const Path& path) override { return files_.count(path) > 0; }
   std::uint64_t size(const Path& path) override { return read(path).size(); }
+  bool same_file(const Path& a, const Path& b) override { return a == b && exists(a); }
   std::vector<std::string> list(const Path&) override { return {}; }
 
   std::unique_ptr<OutputFile> create(const Path& path) override { refuse(path); }
@@ -52,6 +53,7 @@ class MemoryFiles final : public FileSystem {
   void rename(const Path& from, const Path&) override { refuse(from); }
   void remove_all(const Path& path) override { refuse(path); }
   void sync_directory(const Path& path) override { refuse(path); }
+  std::unique_ptr<FileLock> try_lock(const Path& path) override { refuse(path); }
 
  private:
   [[noreturn]] static void refuse(const Path& path) {

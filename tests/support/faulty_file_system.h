@@ -79,6 +79,10 @@ class FaultyFileSystem final : public FileSystem {
     check_alive("look up", path);
     return inner_.size(path);
   }
+  bool same_file(const Path& a, const Path& b) override {
+    check_alive("look up", a);
+    return inner_.same_file(a, b);
+  }
   std::vector<std::string> list(const Path& directory) override {
     check_alive("list", directory);
     return inner_.list(directory);
@@ -101,6 +105,10 @@ class FaultyFileSystem final : public FileSystem {
   }
   void sync_directory(const Path& path) override {
     change("sync directory", path, [&] { inner_.sync_directory(path); });
+  }
+  std::unique_ptr<FileLock> try_lock(const Path& path) override {
+    check_alive("lock", path);
+    return inner_.try_lock(path);
   }
 
  private:

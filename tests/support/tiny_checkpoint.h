@@ -12,7 +12,11 @@ namespace cartesian::test {
 
 inline CheckpointInfo info_at(const ModelConfig& model, std::int64_t step) {
   return {.model = model,
-          .state = {.step = step, .sequences = step * 8, .seed = 1},
+          .state = {.step = step,
+                    .sequences = step * 8,
+                    .seed = 1,
+                    .sequence_length = 8,
+                    .windows = 100},
           .tokenizer_json = {}};
 }
 
@@ -38,9 +42,10 @@ inline Path save_tiny(FileSystem& files, const Path& directory, const ModelConfi
   Path result;
   run_local_ranks(1, [&](Transport& transport) {
     TinyStore tiny(config, seed);
-    CheckpointWriter writer(files, transport, directory, keep_last);
+    CheckpointWriter writer(files, transport, directory);
     writer.begin(tiny.store, info_at(config, step));
     result = writer.commit();
+    remove_old_checkpoints(files, directory, keep_last);
   });
   return result;
 }

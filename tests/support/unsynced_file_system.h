@@ -26,11 +26,13 @@ class UnsyncedFileSystem final : public FileSystem {
   std::string read(const Path& path) override { return inner_->read(path); }
   bool exists(const Path& path) override { return inner_->exists(path); }
   std::uint64_t size(const Path& path) override { return inner_->size(path); }
+  bool same_file(const Path& a, const Path& b) override { return inner_->same_file(a, b); }
   std::vector<std::string> list(const Path& directory) override { return inner_->list(directory); }
   void create_directories(const Path& path) override { inner_->create_directories(path); }
   void rename(const Path& from, const Path& to) override { inner_->rename(from, to); }
   void remove_all(const Path& path) override { inner_->remove_all(path); }
   void sync_directory(const Path&) override {}
+  std::unique_ptr<FileLock> try_lock(const Path& path) override { return inner_->try_lock(path); }
 
  private:
   class File final : public OutputFile {

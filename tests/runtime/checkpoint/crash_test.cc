@@ -107,7 +107,7 @@ TEST(CheckpointWriterTest, AFailureOfOneRankIsAnErrorOnAll) {
     if (rank.transport().rank() == 1) {
       faulty.fail_at(2, Fault::no_space);
     }
-    CheckpointWriter writer(faulty, rank.transport(), directory.path(), 2);
+    CheckpointWriter writer(faulty, rank.transport(), directory.path());
     writer.begin(rank.parameters(), info_at(setup.model, 5));
     try {
       writer.commit();

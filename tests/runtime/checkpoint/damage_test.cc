@@ -132,16 +132,17 @@ TEST_F(DamageTest, ATensorThatIsNotThere) {
 }
 
 TEST_F(DamageTest, HostileTrainerStates) {
-  expect_refused(kTrainerFile,
-                 {"", "{}", "[]", R"({"version": 1, "step": 1, "sequences": 8})",
-                  R"({"version": 2, "step": 1, "sequences": 8, "seed": 1})",
-                  R"({"version": 1, "step": -1, "sequences": 8, "seed": 1})",
-                  R"({"version": 1, "step": 1.5, "sequences": 8, "seed": 1})",
-                  R"({"version": 1, "step": "1", "sequences": 8, "seed": 1})",
-                  R"({"version": 1, "step": null, "sequences": 8, "seed": 1})",
-                  R"({"version": 1, "step": 18446744073709551615, "sequences": 8, "seed": 1})",
-                  R"({"version": 1, "step": 1e99, "sequences": 8, "seed": 1})",
-                  R"({"version": 1, "step": 1, "sequences": 8, "seed": 1, "extra": 2})"});
+  expect_refused(
+      kTrainerFile,
+      {"", "{}", "[]", R"({"version": 1, "step": 1, "sequences": 8})",
+       R"({"version": 2, "step": 1, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": -1, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": 1.5, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": "1", "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": null, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": 18446744073709551615, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": 1e99, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": 1, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9, "extra": 2})"});
 }
 
 TEST_F(DamageTest, HostileChecksums) {

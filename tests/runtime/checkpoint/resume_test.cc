@@ -64,7 +64,7 @@ class ResumeTest : public testing::Test {
       for (std::int64_t i = part.first; i < part.end; ++i) {
         losses.push_back(step.run(i).loss);
       }
-      CheckpointWriter writer(*files_, rank.transport(), directory, 3);
+      CheckpointWriter writer(*files_, rank.transport(), directory);
       writer.begin(store, info_at(setup.model, part.end));
       std::ranges::fill(store.gradients(), NAN);  // training may go on while it is written
       EXPECT_EQ(writer.commit(), directory / checkpoint_name(part.end));
@@ -118,7 +118,7 @@ TEST_F(ResumeTest, TheFilesDoNotDependOnWhoWroteThem) {
     setup.model = config;
     setup.ranks = ranks;
     with_ranks(setup, [&](ModelRank& rank) {
-      CheckpointWriter writer(*files_, rank.transport(), directory_ / "saved", 2);
+      CheckpointWriter writer(*files_, rank.transport(), directory_ / "saved");
       writer.begin(rank.parameters(), info_at(config, ranks));
       writer.commit();
     });

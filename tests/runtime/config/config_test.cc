@@ -113,6 +113,12 @@ TEST(ConfigTest, Ranges) {
   expect_value_refused("model.num_experts", "0", "must be at least 1");
 }
 
+TEST(ConfigTest, WhatAdamWCannotUseInFloat32) {
+  expect_refused(kMinimal + "[train]\neps = 0\n", {"train.eps = 0"});
+  expect_refused(kMinimal + "[train]\neps = 1e-50\n", {"train.eps = 1e-50"});
+  expect_refused(kMinimal + "[train]\nbeta2 = 0.99999999\n", {"train.beta2", "float32"});
+}
+
 TEST(ConfigTest, ImpossibleSizes) {
   const auto model = [](const std::string& keys) { return kMinimal + "[model]\n" + keys; };
   expect_refused(model("hidden_size = 10\nnum_attention_heads = 4\n"),

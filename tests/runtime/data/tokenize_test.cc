@@ -201,6 +201,17 @@ TEST_F(Tokenize, RefusesOptionsThatCannotWork) {
                             {"--encoding", "utf-8", "did you mean 'utf8'"});
 }
 
+TEST_F(Tokenize, DoesNotOverwriteATextWithItsTokens) {
+  for (const char* name :
+       {"dump.bin", "dump.idx", "dump.tokenizer.json", "dump.sources.json.tmp", "dump-valid.bin"}) {
+    options_.texts = {write(name, "a text\n")};
+    options_.prefix = texts_ / "dump";
+    expect_error<ConfigError>([&] { tokenize(); }, {name, "overwritten", "--output"});
+    EXPECT_EQ(files_->read(texts_ / name), "a text\n");
+    files_->remove_all(texts_ / name);
+  }
+}
+
 TEST_F(Tokenize, NamesTextsOfOneFileNameByTheirPaths) {
   options_.texts = {write("x/same", "1\n"), write("y/same", "2\n"), write("other", "3\n")};
   options_.prefix = out_ / "deep/er/data";  // created as needed

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "comm/collectives.h"
 #include "comm/local_transport.h"
 #include "runtime/train/trainer.h"
 #include "tests/support/expect_error.h"
@@ -44,9 +45,9 @@ TEST_F(RunDirectoryTest, KeepsTheConfigurationAndALineForEachRecord) {
   });
   EXPECT_EQ(metrics(), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.25}\n");
   EXPECT_EQ(files_->read(Path(config_.run.dir) / "config.toml"), to_toml(config_));
-  EXPECT_EQ(
-      files_->list(config_.run.dir),
-      (std::vector<std::string>{"checkpoints", "config.toml", "metrics.jsonl", "summary.json"}));
+  EXPECT_EQ(files_->list(config_.run.dir),
+            (std::vector<std::string>{".lock", "checkpoints", "config.toml", "metrics.jsonl",
+                                      "summary.json"}));
 }
 
 TEST_F(RunDirectoryTest, ARunThatGoesOnDropsWhatItWillWriteAgain) {
@@ -86,6 +87,20 @@ TEST_F(RunDirectoryTest, RefusesToMixTwoRuns) {
   EXPECT_FALSE(files_->exists(checkpoints / ".tmp-step-00000013"));
 }
 
+TEST_F(RunDirectoryTest, OneJobAtATime) {
+  with_directory(false, [&](RunDirectory&, Transport& transport) {
+    barrier(transport);
+    if (transport.rank() == 0) {
+      run_local_ranks(1, [&](Transport& other) {
+        expect_error<ConfigError>([&] { RunDirectory second(*files_, other, config_, true); },
+                                  {config_.run.dir, "in use"});
+      });
+    }
+    barrier(transport);
+  });
+  EXPECT_NO_THROW(with_directory(true, [](RunDirectory&, Transport&) {}));
+}
+
 TEST_F(RunDirectoryTest, APlaceThatCannotBeWrittenIsNamed) {
   files_->write_atomically(directory_ / "file", "in the way");
   config_.run.dir = (directory_ / "file" / "run").string();
@@ -105,6 +120,17 @@ TEST_F(RunDirectoryTest, RanksThatSeeAnotherDirectoryAreNamed) {
     EXPECT_NE(std::string(error.what()).find("rank 1"), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find("shared file system"), std::string::npos);
   }
+}
+
+TEST(SameContentsTest, TheRankThatReadsSomethingElseIsNamedOnEveryRank) {
+  run_local_ranks(3, [](Transport& transport) {
+    EXPECT_NO_THROW(check_same_contents(transport, "data.train = \"x\"", "hash"));
+    expect_error<ConfigError>(
+        [&] {
+          check_same_contents(transport, "data.train = \"x\"", transport.rank() == 1 ? "a" : "b");
+        },
+        {"data.train = \"x\"", "rank 1 (" + transport.host() + ")"});
+  });
 }
 
 TEST(SameConfigTest, TheFirstDifferenceIsNamedOnEveryRank) {
