@@ -229,7 +229,7 @@ void bench_router(Bench& b, const Settings& s) {
   const Tensor row_gates = b.random(DType::f32, {s.tokens, 2});
   const Tensor shared = b.random(DType::f32, {s.tokens});
   report("mix_forward",
-         [&] { mix_forward(c, logits, bias, gates, coefficients, row_gates, shared); });
+         [&] { mix_forward(c, logits, bias, gates, 1.0F, coefficients, row_gates, shared); });
 }
 
 void bench_attention(Bench& b, const Settings& s, DType dtype, std::int64_t length) {

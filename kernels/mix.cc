@@ -20,8 +20,8 @@ void check_mix(const Tensor& coefficients, const Tensor& gates, const Tensor& ro
 }  // namespace
 
 void mix_forward(const Context& context, const Tensor& logits, const Tensor& bias,
-                 const Tensor& gates, const Tensor& coefficients, const Tensor& row_gates,
-                 const Tensor& shared_weights) {
+                 const Tensor& gates, float shared_scale, const Tensor& coefficients,
+                 const Tensor& row_gates, const Tensor& shared_weights) {
   check_cpu(context, "mix");
   check_mix(coefficients, gates, row_gates, shared_weights);
   check(logits.shape() == coefficients.shape() && bias.numel() == 2,
@@ -40,7 +40,7 @@ void mix_forward(const Context& context, const Tensor& logits, const Tensor& bia
       const float difference = logit[2 * t] - logit[2 * t + 1] + shift;
       c[2 * t] = fast_sigmoid(difference);
       c[2 * t + 1] = fast_sigmoid(-difference);
-      shared[t] = c[2 * t + 1];
+      shared[t] = shared_scale * c[2 * t + 1];
       for (std::int64_t j = t * k; j < (t + 1) * k; ++j) {
         row_gate[j] = c[2 * t] * gate[j];
       }
@@ -49,8 +49,8 @@ void mix_forward(const Context& context, const Tensor& logits, const Tensor& bia
 }
 
 void mix_backward(const Context& context, const Tensor& coefficients, const Tensor& gates,
-                  const Tensor& drow_gates, const Tensor& dshared_weights, const Tensor& dgates,
-                  const Tensor& dlogits, const Tensor& dbias) {
+                  float shared_scale, const Tensor& drow_gates, const Tensor& dshared_weights,
+                  const Tensor& dgates, const Tensor& dlogits, const Tensor& dbias) {
   check_cpu(context, "mix");
   check_mix(coefficients, gates, drow_gates, dshared_weights);
   check(dgates.shape() == gates.shape() && dlogits.shape() == coefficients.shape() &&
@@ -70,7 +70,7 @@ void mix_backward(const Context& context, const Tensor& coefficients, const Tens
         drouted += drow[j] * gate[j];
         dgate[j] = c[2 * t] * drow[j];
       }
-      dlogit[2 * t] = c[2 * t] * c[2 * t + 1] * (drouted - dshared[t]);
+      dlogit[2 * t] = c[2 * t] * c[2 * t + 1] * (drouted - shared_scale * dshared[t]);
       dlogit[2 * t + 1] = -dlogit[2 * t];
     }
   });

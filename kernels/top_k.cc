@@ -1,5 +1,9 @@
 #include "kernels/top_k.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "kernels/dispatch.h"
 #include "kernels/parallel.h"
 #include "kernels/softmax_row.h"
@@ -53,6 +57,18 @@ void normalise(float* gates, std::int64_t k) {
   }
 }
 
+/// How many of the k largest probabilities, in descending order, it takes to exceed the threshold.
+std::int64_t count_until(const float* values, std::int64_t k, float threshold) {
+  float sum = 0;
+  for (std::int64_t j = 0; j < k; ++j) {
+    sum += values[j];
+    if (sum > threshold) {
+      return j + 1;
+    }
+  }
+  return k;
+}
+
 struct Backward {
   const float* probabilities;
   const std::int32_t* experts;
@@ -62,23 +78,30 @@ struct Backward {
   float* dlogits;
   std::int64_t count;
   std::int64_t k;
+  bool normalised;  // gates are probabilities divided by their sum, not themselves
+
+  // What the chosen probabilities themselves receive, summed with p as weights.
+  float mean_of_gates(std::int64_t t, const float* p) const {
+    float mean = 0;
+    for (std::int64_t j = t * k; !normalised && j < (t + 1) * k; ++j) {
+      mean += experts[j] < 0 ? 0 : p[experts[j]] * dgates[j];
+    }
+    return mean;
+  }
 
   // With gates g = p / sum over the chosen, softmax's Jacobian leaves dlogit_e = g_e (dg_e -
-  // <g, dg>) for the chosen e: the sum cancels. With k = 1 the gate is p itself.
+  // <g, dg>) for the chosen e: the sum cancels. Otherwise the gate is p itself.
   void row(std::int64_t t) const {
     const float* p = probabilities + t * count;
     float* dlogit = dlogits + t * count;
-    float mean = 0;  // of the gradient of every probability
+    float mean = mean_of_gates(t, p);  // of the gradient of every probability
     if (dprobability != nullptr) {
-#pragma omp simd reduction(+ : mean)
+      float inner = 0;
+#pragma omp simd reduction(+ : inner)
       for (std::int64_t e = 0; e < count; ++e) {
-        mean += p[e] * dprobability[e];
+        inner += p[e] * dprobability[e];
       }
-    }
-    if (k == 1) {
-      mean += p[experts[t]] * dgates[t];
-    }
-    if (dprobability != nullptr) {
+      mean += inner;
 #pragma omp simd
       for (std::int64_t e = 0; e < count; ++e) {
         dlogit[e] = p[e] * (dprobability[e] - mean);
@@ -89,8 +112,16 @@ struct Backward {
         dlogit[e] = -p[e] * mean;
       }
     }
-    if (k == 1) {
-      dlogit[experts[t]] += p[experts[t]] * dgates[t];
+    add_chosen(t, p, dlogit);
+  }
+
+  void add_chosen(std::int64_t t, const float* p, float* dlogit) const {
+    if (!normalised) {
+      for (std::int64_t j = t * k; j < (t + 1) * k; ++j) {
+        if (experts[j] >= 0) {
+          dlogit[experts[j]] += p[experts[j]] * dgates[j];
+        }
+      }
       return;
     }
     float inner = 0;
@@ -103,10 +134,27 @@ struct Backward {
   }
 };
 
-}  // namespace
+void run(const Context& context, const Backward& op, std::int64_t rows) {
+  parallel_blocks(context, rows, rows_per_block(op.count, kBlockElements),
+                  [&](std::int64_t begin, std::int64_t end) {
+                    for (std::int64_t t = begin; t < end; ++t) {
+                      op.row(t);
+                    }
+                  });
+}
 
-void top_k_forward(const Context& context, const Tensor& logits, const Tensor& probabilities,
-                   const Tensor& experts, const Tensor& gates) {
+void check_backward(const Tensor& probabilities, const Tensor& experts, const Tensor& dgates,
+                    const Tensor& dprobability, const Tensor& dlogits) {
+  check(dgates.shape() == experts.shape() && dlogits.shape() == probabilities.shape(),
+        "top_k_backward needs dgates like gates and dlogits like probabilities");
+  check(!dprobability.defined() || dprobability.numel() == probabilities.cols(),
+        "top_k_backward needs one dprobability per expert");
+}
+
+/// softmax, then choose(ids, values, k): the k largest are in `ids` and `values`, in order.
+template <class Choose>
+void choose_forward(const Context& context, const Tensor& logits, const Tensor& probabilities,
+                    const Tensor& experts, const Tensor& gates, const Choose& choose) {
   check_cpu(context, "top_k");
   check_choice(probabilities, experts, gates);
   check(logits.shape() == probabilities.shape(), "top_k needs logits [tokens, experts]");
@@ -121,11 +169,21 @@ void top_k_forward(const Context& context, const Tensor& logits, const Tensor& p
                     for (std::int64_t t = begin; t < end; ++t) {
                       softmax_row(from + t * count, count, p + t * count);
                       select(p + t * count, count, k, ids + t * k, values + t * k);
-                      if (k > 1) {
-                        normalise(values + t * k, k);
-                      }
+                      choose(ids + t * k, values + t * k, k);
                     }
                   });
+}
+
+}  // namespace
+
+void top_k_forward(const Context& context, const Tensor& logits, const Tensor& probabilities,
+                   const Tensor& experts, const Tensor& gates) {
+  choose_forward(context, logits, probabilities, experts, gates,
+                 [](std::int32_t* /*ids*/, float* values, std::int64_t k) {
+                   if (k > 1) {
+                     normalise(values, k);
+                   }
+                 });
 }
 
 void top_k_backward(const Context& context, const Tensor& probabilities, const Tensor& experts,
@@ -133,22 +191,68 @@ void top_k_backward(const Context& context, const Tensor& probabilities, const T
                     const Tensor& dlogits) {
   check_cpu(context, "top_k");
   check_choice(probabilities, experts, gates);
-  check(dgates.shape() == gates.shape() && dlogits.shape() == probabilities.shape(),
-        "top_k_backward needs dgates like gates and dlogits like probabilities");
-  check(!dprobability.defined() || dprobability.numel() == probabilities.cols(),
-        "top_k_backward needs one dprobability per expert");
-  const Backward op{.probabilities = probabilities.data<float>(),
-                    .experts = experts.data<std::int32_t>(),
-                    .gates = gates.data<float>(),
-                    .dgates = dgates.data<float>(),
-                    .dprobability = dprobability.defined() ? dprobability.data<float>() : nullptr,
-                    .dlogits = dlogits.data<float>(),
-                    .count = probabilities.cols(),
-                    .k = experts.cols()};
-  parallel_blocks(context, probabilities.rows(), rows_per_block(op.count, kBlockElements),
-                  [&](std::int64_t begin, std::int64_t end) {
+  check_backward(probabilities, experts, dgates, dprobability, dlogits);
+  run(context,
+      {.probabilities = probabilities.data<float>(),
+       .experts = experts.data<std::int32_t>(),
+       .gates = gates.data<float>(),
+       .dgates = dgates.data<float>(),
+       .dprobability = dprobability.defined() ? dprobability.data<float>() : nullptr,
+       .dlogits = dlogits.data<float>(),
+       .count = probabilities.cols(),
+       .k = experts.cols(),
+       .normalised = experts.cols() > 1},
+      probabilities.rows());
+}
+
+void top_p_forward(const Context& context, float threshold, const Tensor& logits,
+                   const Tensor& probabilities, const Tensor& experts, const Tensor& gates) {
+  choose_forward(context, logits, probabilities, experts, gates,
+                 [threshold](std::int32_t* ids, float* values, std::int64_t k) {
+                   for (std::int64_t j = count_until(values, k, threshold); j < k; ++j) {
+                     ids[j] = -1;
+                     values[j] = 0;
+                   }
+                 });
+}
+
+void top_p_backward(const Context& context, const Tensor& probabilities, const Tensor& experts,
+                    const Tensor& dgates, const Tensor& dprobability, const Tensor& dlogits) {
+  check_cpu(context, "top_p");
+  check_choice(probabilities, experts, dgates);
+  check_backward(probabilities, experts, dgates, dprobability, dlogits);
+  run(context,
+      {.probabilities = probabilities.data<float>(),
+       .experts = experts.data<std::int32_t>(),
+       .gates = nullptr,
+       .dgates = dgates.data<float>(),
+       .dprobability = dprobability.defined() ? dprobability.data<float>() : nullptr,
+       .dlogits = dlogits.data<float>(),
+       .count = probabilities.cols(),
+       .k = experts.cols(),
+       .normalised = false},
+      probabilities.rows());
+}
+
+std::int64_t top_p_choices(double threshold, std::int64_t experts) {
+  const double needed = std::floor(threshold * static_cast<double>(experts)) + 1;
+  return std::min(experts, static_cast<std::int64_t>(needed));
+}
+
+void mask_largest(const Context& context, std::int64_t n, const Tensor& logits) {
+  check_cpu(context, "mask_largest");
+  check(logits.dtype() == DType::f32 && n >= 0 && n < logits.cols(),
+        "mask_largest needs float32 logits and leaves at least one");
+  auto* values = logits.data<float>();
+  const std::int64_t count = logits.cols();
+  parallel_blocks(context, logits.rows(), rows_per_block(count, kBlockElements),
+                  [=](std::int64_t begin, std::int64_t end) {
                     for (std::int64_t t = begin; t < end; ++t) {
-                      op.row(t);
+                      float* row = values + t * count;
+                      for (std::int64_t i = 0; i < n; ++i) {
+                        *std::max_element(row, row + count) =
+                            -std::numeric_limits<float>::infinity();
+                      }
                     }
                   });
 }

@@ -135,7 +135,11 @@ void check_same_model(const ModelConfig& checkpoint, const ModelConfig& configur
   compare(&ModelConfig::sub_layers, "sub_layers");
   if (configured.sub_layers > 0) {
     compare(&ModelConfig::num_experts, "num_experts");
+    compare(&ModelConfig::routing, "routing");
     compare(&ModelConfig::moe_top_k, "moe_top_k");
+    if (configured.routing_kind() == RoutingKind::top_p) {
+      compare(&ModelConfig::moe_top_p, "moe_top_p");
+    }
     compare(&ModelConfig::grain_level, "grain_level");
     compare(&ModelConfig::use_residual, "use_residual");
     compare(&ModelConfig::expert_interval, "expert_interval");

@@ -32,7 +32,17 @@ void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
        {},
        "0: dense, 1: conventional MoE, 2: CartesianMoE (A, then B)"});
   add({"model.num_experts", &model.num_experts, 1, {}, "routed sub-experts in each sub-layer"});
+  add({"model.routing",
+       &model.routing,
+       0,
+       {"top_k", "top_p", "hash"},
+       "how a token's sub-experts are chosen"});
   add({"model.moe_top_k", &model.moe_top_k, 1, {}, "sub-experts per token in each sub-layer"});
+  add({"model.moe_top_p",
+       &model.moe_top_p,
+       0,
+       {},
+       "of top_p: sub-experts are taken until their probabilities' sum exceeds this"});
   add({"model.grain_level",
        &model.grain_level,
        1,

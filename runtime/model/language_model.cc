@@ -17,6 +17,13 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Placement& placeme
                              .decay = true}},
                            {config.vocab_size, config.hidden_size})),
       constants_(host_) {
+  if (config.sub_layers > 0 && config.routing_kind() == RoutingKind::hash) {
+    // Nothing gives it a gradient and it does not decay: it stays as it was drawn.
+    hash_table_ = store.add({{.name = kHashTableName,
+                              .shape = {config.vocab_size, config.num_experts},
+                              .init_std = config.initializer_range}},
+                            {config.vocab_size, config.num_experts});
+  }
   int layer = 0;
   for (int block = 0; block < config.num_hidden_layers; ++block) {
     AttentionLayer attention(store, config, block);
@@ -70,17 +77,28 @@ RopeTable LanguageModel::rope_table(std::int64_t length) {
   return *rope_;
 }
 
+Tensor LanguageModel::hash_logits(RankContext& rank, const Batch& batch) {
+  if (!hash_table_) {
+    return {};
+  }
+  const Tensor logits =
+      rank.activations.tensor(DType::f32, {batch.ids.rows(), config_.num_experts});
+  embedding_forward(rank.op, batch.ids, store_.weight(*hash_table_), logits);
+  return logits;
+}
+
 void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch& batch,
-                              const Tensor& x, const Tensor& out, SavedBlock& saved) {
+                              const BlockInput& input, const Tensor& out, SavedBlock& saved) {
   const Block& block = *blocks_[index];
+  const Tensor& x = input.x;
   const Tensor middle = rank.activations.tensor(rank.dtype, x.shape());
   block.attention.forward(rank, rope_table(batch.length), batch.length, x, middle, saved.attention);
   if (const auto* dense = std::get_if<DenseLayer>(&block.ffn)) {
     dense->forward(rank, middle, out, saved.ffn.emplace<DenseLayer::Saved>());
   } else {
-    std::get<MoeLayer>(block.ffn).forward(rank, middle, batch.first_token, out,
-                                          saved.ffn.emplace<MoeLayer::Saved>(),
-                                          loads_of_block(index));
+    std::get<MoeLayer>(block.ffn).forward(
+        rank, {.x = middle, .hash_logits = input.hash_logits, .first_token = batch.first_token},
+        out, saved.ffn.emplace<MoeLayer::Saved>(), loads_of_block(index));
   }
 }
 
@@ -92,11 +110,12 @@ double LanguageModel::forward(RankContext& rank, const Batch& batch, float loss_
   gradient_ = rank.activations.tensor(rank.dtype, shape);
   Tensor x = rank.activations.tensor(rank.dtype, shape);
   embedding_forward(rank.op, batch.ids, store_.weight(embedding_), x);
+  const Tensor hash = hash_logits(rank, batch);
   saved_.resize(blocks_.size());
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const Tensor out = rank.activations.tensor(rank.dtype, shape);
     saved_[i].mark = rank.activations.mark();
-    run_block(rank, i, batch, x, out, saved_[i]);
+    run_block(rank, i, batch, {x, hash}, out, saved_[i]);
     x = out;
   }
   const ArenaScope scope(rank.activations);
@@ -135,10 +154,11 @@ Tensor LanguageModel::hidden_states(RankContext& rank, const Batch& batch) {
   Tensor x = rank.activations.tensor(rank.dtype, shape);
   Tensor out = rank.activations.tensor(rank.dtype, shape);
   embedding_forward(rank.op, batch.ids, store_.weight(embedding_), x);
+  const Tensor hash = hash_logits(rank, batch);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const ArenaScope scope(rank.activations);
     SavedBlock unused;
-    run_block(rank, i, batch, x, out, unused);
+    run_block(rank, i, batch, {x, hash}, out, unused);
     std::swap(x, out);
   }
   return x;

@@ -64,16 +64,23 @@ class LanguageModel {
     Arena::Mark mark;  ///< where its activations begin
   };
 
-  void run_block(RankContext& rank, std::size_t index, const Batch& batch, const Tensor& x,
+  struct BlockInput {
+    Tensor x;            ///< [tokens, hidden]
+    Tensor hash_logits;  ///< see Router::Input
+  };
+  void run_block(RankContext& rank, std::size_t index, const Batch& batch, const BlockInput& input,
                  const Tensor& out, SavedBlock& saved);
   /// All blocks, nothing saved; the result is in the arena.
   Tensor hidden_states(RankContext& rank, const Batch& batch);
+  /// Hash routing's logits of a batch, the same for all layers; undefined for other routing.
+  Tensor hash_logits(RankContext& rank, const Batch& batch);
   RopeTable rope_table(std::int64_t length);
   std::span<RouterLoad> loads_of_block(std::size_t block);
 
   ModelConfig config_;
   ParameterStore& store_;
   ParameterRef embedding_;
+  std::optional<ParameterRef> hash_table_;  ///< [vocab_size, experts]
   std::vector<std::unique_ptr<Block>> blocks_;
   std::unique_ptr<LmHead> head_;
   std::vector<RouterLoad> loads_;

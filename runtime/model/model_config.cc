@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "kernels/top_k.h"
 
 namespace cartesian {
 
@@ -97,7 +98,31 @@ void refuse_unsupported(const Keys& keys) {
   keys.refuse(keys.get<bool>("mlp_bias", false), "mlp_bias", "a bias in the FFN");
   keys.refuse(keys.get<std::string>("hidden_act", "silu") != "silu", "hidden_act",
               "an activation other than silu");
-  keys.refuse(keys.get<bool>("fine_grain", false), "fine_grain", "fine-grained routing");
+}
+
+/// moe_top_k says what kind of routing it is: k, or -1 for top_p, or -k for a hash (k at least 2).
+void read_routing(const Keys& keys, ModelConfig& config) {
+  const auto top_k = keys.required<std::int64_t>("moe_top_k");
+  if (top_k > 0) {
+    config.moe_top_k = top_k;
+    return;
+  }
+  keys.refuse(top_k == 0 || top_k < -kMaxExperts, "moe_top_k", "a value that names no routing");
+  config.routing = top_k == -1 ? "top_p" : "hash";
+  config.moe_top_k = top_k == -1 ? 2 : -top_k;
+  config.moe_top_p = keys.get<double>("moe_top_p", 0.4);
+}
+
+/// How much narrower the experts are. Without a flag that says so they are not.
+std::int64_t read_grain_level(const Keys& keys) {
+  const bool cartesian = keys.get<bool>("c2_fine_grain", false);
+  const bool fine = keys.get<bool>("fine_grain", false);
+  const auto level = keys.get<std::int64_t>("grain_level", 1);
+  keys.refuse(cartesian && fine, "fine_grain", "together with c2_fine_grain, it");
+  keys.refuse(fine && level < 2, "grain_level", "a fine-grained layer with a value below 2");
+  keys.refuse(!fine && !cartesian && level != 1, "grain_level",
+              "a value other than 1 without fine_grain or c2_fine_grain");
+  return level;
 }
 
 void read_moe(const Keys& keys, ModelConfig& config) {
@@ -107,14 +132,26 @@ void read_moe(const Keys& keys, ModelConfig& config) {
   }
   config.sub_layers = keys.get<bool>("c2_fine_grain", false) ? 2 : 1;
   config.num_experts = keys.required<std::int64_t>("num_experts");
-  config.moe_top_k = keys.required<std::int64_t>("moe_top_k");
-  keys.refuse(config.moe_top_k < 1, "moe_top_k", "routing other than top-k");
-  config.grain_level = keys.get<std::int64_t>("grain_level", 1);
+  read_routing(keys, config);
+  config.grain_level = read_grain_level(keys);
   config.use_residual = keys.get<bool>("use_residual", false);
   config.expert_interval = keys.get<std::int64_t>("expert_interval", 2);
   keys.refuse(keys.get<std::int64_t>("initial_moe_layer", -1) != -1, "initial_moe_layer",
               "a value other than -1");
   keys.refuse(!keys.get<bool>("interleave_moe_layer", true), "interleave_moe_layer", "false");
+}
+
+/// As read_routing() reads it.
+std::int64_t json_top_k(const ModelConfig& config) {
+  switch (config.routing_kind()) {
+    case RoutingKind::top_p:
+      return -1;
+    case RoutingKind::hash:
+      return -config.moe_top_k;
+    case RoutingKind::top_k:
+      break;
+  }
+  return config.moe_top_k;
 }
 
 /// 1 <= value <= limit.
@@ -156,6 +193,12 @@ void validate_moe(const ModelConfig& config, const std::string& where) {
   require_size(where, "moe_top_k", config.moe_top_k);
   require_size(where, "grain_level", config.grain_level);
   require_size(where, "expert_interval", config.expert_interval);
+  require(config.routing == "top_k" || config.routing == "top_p" || config.routing == "hash",
+          fmt::format("{}routing = '{}': must be top_k, top_p or hash", where, config.routing));
+  require(config.routing != "hash" || config.moe_top_k >= 2,
+          fmt::format("{}moe_top_k = {}: hash routing needs at least 2", where, config.moe_top_k));
+  require(config.moe_top_p > 0 && config.moe_top_p < 1,
+          fmt::format("{}moe_top_p = {}: must be above 0 and below 1", where, config.moe_top_p));
   require(config.moe_top_k <= config.num_experts,
           fmt::format("{0}moe_top_k = {1} is larger than {0}num_experts = {2}", where,
                       config.moe_top_k, config.num_experts));
@@ -165,6 +208,16 @@ void validate_moe(const ModelConfig& config, const std::string& where) {
 }
 
 }  // namespace
+
+RoutingKind ModelConfig::routing_kind() const {
+  return routing == "top_p"  ? RoutingKind::top_p
+         : routing == "hash" ? RoutingKind::hash
+                             : RoutingKind::top_k;
+}
+
+std::int64_t ModelConfig::max_choices() const {
+  return routing_kind() == RoutingKind::top_p ? top_p_choices(moe_top_p, num_experts) : moe_top_k;
+}
 
 std::int64_t ModelConfig::moe_layers() const {
   return sub_layers == 0 ? 0 : (num_hidden_layers + expert_interval - 1) / expert_interval;
@@ -200,9 +253,13 @@ std::string to_config_json(const ModelConfig& config) {
                {"use_moe", config.sub_layers > 0}};
   if (config.sub_layers > 0) {
     json["num_experts"] = config.num_experts;
-    json["moe_top_k"] = config.moe_top_k;
+    json["moe_top_k"] = json_top_k(config);
+    if (config.routing_kind() == RoutingKind::top_p) {
+      json["moe_top_p"] = config.moe_top_p;
+    }
     json["grain_level"] = config.grain_level;
     json["c2_fine_grain"] = config.sub_layers == 2;
+    json["fine_grain"] = config.fine_grained();
     json["use_residual"] = config.use_residual;
     json["initial_moe_layer"] = -1;
     json["interleave_moe_layer"] = true;

@@ -33,8 +33,9 @@ void MoeLayer::pack(const Context& context, DType dtype) {
   }
 }
 
-void MoeLayer::forward(RankContext& rank, const Tensor& x, std::int64_t first_token,
-                       const Tensor& out, Saved& saved, std::span<RouterLoad> loads) const {
+void MoeLayer::forward(RankContext& rank, const Input& input, const Tensor& out, Saved& saved,
+                       std::span<RouterLoad> loads) const {
+  const Tensor& x = input.x;
   const auto count = static_cast<std::size_t>(rank.chunks);
   saved.chunks.resize(sub_layers_.size());
   Tensor in = x;
@@ -45,9 +46,11 @@ void MoeLayer::forward(RankContext& rank, const Tensor& x, std::int64_t first_to
     std::vector<SubLayer::Chunk>& chunks = saved.chunks[s];
     chunks.resize(count);
     for (std::size_t c = 0; c < count; ++c) {
-      chunks[c].first_token =
-          first_token + x.rows() * static_cast<std::int64_t>(c) / static_cast<std::int64_t>(count);
-      sub_layer.route(rank, chunk_rows(in, c, count), chunks[c], loads[s]);
+      chunks[c].first_token = input.first_token + x.rows() * static_cast<std::int64_t>(c) /
+                                                      static_cast<std::int64_t>(count);
+      const Tensor hash_logits =
+          input.hash_logits.defined() ? chunk_rows(input.hash_logits, c, count) : input.hash_logits;
+      sub_layer.route(rank, chunk_rows(in, c, count), hash_logits, chunks[c], loads[s]);
     }
     for (SubLayer::Chunk& chunk : chunks) {
       sub_layer.send(rank, chunk);

@@ -22,10 +22,15 @@ class MoeLayer {
 
   void pack(const Context& context, DType dtype);
 
-  /// x, out [tokens, hidden]; x must stay valid until backward. `first_token` is the global index
-  /// of row 0. Adds this call's choices to loads[sub-layer]. Collective.
-  void forward(RankContext& rank, const Tensor& x, std::int64_t first_token, const Tensor& out,
-               Saved& saved, std::span<RouterLoad> loads) const;
+  struct Input {
+    Tensor x;                      ///< [tokens, hidden]; must stay valid until backward
+    Tensor hash_logits;            ///< [tokens, experts]: see Router::Input
+    std::int64_t first_token = 0;  ///< global index of row 0
+  };
+
+  /// out [tokens, hidden]. Adds this call's choices to loads[sub-layer]. Collective.
+  void forward(RankContext& rank, const Input& input, const Tensor& out, Saved& saved,
+               std::span<RouterLoad> loads) const;
   /// dx holds the gradient of out and becomes that of x. dprobability [sub-layer]: [experts].
   /// Collective.
   void backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability,

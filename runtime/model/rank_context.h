@@ -11,6 +11,12 @@
 
 namespace cartesian {
 
+/// Leaves each token's most probable experts out, to see how a model bears routing errors.
+struct RouterMask {
+  std::int64_t experts = 0;  ///< so many of each token's, in every router
+  int first_layer = 0;       ///< MoE layers before this one are left alone
+};
+
 struct RankContext {
   Context& op;
   /// Saved activations and exchange buffers of one micro-batch; reset after its backward.
@@ -19,6 +25,7 @@ struct RankContext {
   PhaseTimes& times;
   DType dtype = DType::f32;  ///< of activations and payloads
   int chunks = 1;            ///< parts in which a rank's tokens pass a MoE layer
+  RouterMask mask;
   /// Sees every chunk's choices before its rows leave; may be empty.
   std::function<void(const TokenRouting&)> on_route;
 };

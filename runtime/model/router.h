@@ -1,6 +1,7 @@
 #pragma once
 // Router: which sub-experts each token visits and with what weight, including the learned mix with
-// the shared expert, whose coefficient is folded into the weights. Evaluated in float32.
+// the shared expert, whose coefficient is folded into the weights. Evaluated in float32. Its logits
+// are learned from the token's hidden state, or for hash routing a fixed random row of its id.
 
 #include <string>
 #include <vector>
@@ -19,17 +20,25 @@ struct RouterLoad {
   std::vector<double> probabilities;  ///< [experts] sums of router probabilities
 };
 
+/// A fixed random embedding of token ids as router logits: [vocab_size, experts], never trained.
+inline constexpr const char* kHashTableName = "model.router_tokens.weight";
+
 class Router {
  public:
+  struct Input {
+    Tensor h;                 ///< [tokens, hidden]
+    Tensor hash_logits;       ///< [tokens, experts] float32; undefined unless routing is by hash
+    std::int64_t masked = 0;  ///< so many of each token's most probable experts are left out
+  };
   struct Saved {
     Tensor h;               ///< [tokens, hidden] float32
     Tensor probabilities;   ///< [tokens, experts]
-    Tensor experts;         ///< [tokens, k] int32
+    Tensor experts;         ///< [tokens, k] int32; -1: no further choice
     Tensor gates;           ///< [tokens, k]
     Tensor coefficients;    ///< [tokens, 2] of the mix; undefined without a shared expert
     Tensor row_gates;       ///< [tokens, k] what a routed output is multiplied by
-    Tensor shared_weights;  ///< [tokens] what the shared output is multiplied by; undefined without
-                            ///< one
+    Tensor shared_weights;  ///< [tokens] what each shared FFN's output is multiplied by; undefined
+                            ///< without one
   };
 
   /// Names: prefix + router_name (+ ".weight"), prefix + mix_name (+ ".weight", ".bias").
@@ -37,8 +46,8 @@ class Router {
          const std::string& mix_name);
 
   void pack(const Context& context);
-  /// h [tokens, hidden]. Adds this call's choices to `load`.
-  void forward(RankContext& rank, const Tensor& h, Saved& saved, RouterLoad& load) const;
+  /// Adds this call's choices to `load`.
+  void forward(RankContext& rank, const Input& input, Saved& saved, RouterLoad& load) const;
   /// dh += the gradient of h. drow_gates [tokens, k], dshared_weights [tokens] or undefined;
   /// dprobability [experts] is what every token's probabilities receive from the load-balancing
   /// loss.
@@ -46,11 +55,22 @@ class Router {
                 const Tensor& dshared_weights, const Tensor& dprobability, const Tensor& dh) const;
 
  private:
+  /// Columns of the learned logits: the router's, then the mix's; either may be none.
+  std::int64_t router_columns() const { return kind_ == RoutingKind::hash ? 0 : experts_; }
+  std::int64_t columns() const { return router_columns() + (mixed_ ? 2 : 0); }
+  /// `logits` become probabilities, in place.
+  void choose(RankContext& rank, std::int64_t masked, const Saved& saved) const;
+  void choose_backward(RankContext& rank, const Saved& saved, const Tensor& dgates,
+                       const Tensor& dprobability, const Tensor& dlogits) const;
+
   ParameterStore& store_;
+  RoutingKind kind_;
   std::int64_t experts_;
-  std::int64_t top_k_;
+  std::int64_t choices_;
+  float threshold_;     ///< of top_p
+  float shared_scale_;  ///< one over the number of shared FFNs
   bool mixed_;
-  ParameterRef weight_;  ///< [experts (+ 2), hidden]: router, then mix
+  ParameterRef weight_;  ///< [columns(), hidden]
   ParameterRef bias_;    ///< [2]
   PackedWeight packed_;
 };

@@ -41,12 +41,13 @@ SubLayer::SubLayer(ParameterStore& store, const ModelConfig& config, SubLayerPos
       position_(position),
       norm_(store, names_of(config, position).norm, config.hidden_size, config.rms_norm_eps),
       router_(store, config, names_of(config, position).router, names_of(config, position).mix) {
-  if (config.use_residual) {
-    shared_.emplace_back(store, names_of(config, position).shared, config.hidden_size,
-                         config.expert_width(), config.initializer_range,
+  const std::string prefix = names_of(config, position).shared;
+  for (std::int64_t i = 0; i < config.shared_ffns(); ++i) {
+    shared_.emplace_back(store, config.fine_grained() ? fmt::format("{}mlp{}.", prefix, i) : prefix,
+                         config.hidden_size, config.expert_width(), config.initializer_range,
                          residual_init_std(config));
-    shared_weights_.resize(1);
   }
+  shared_weights_.resize(shared_.size());
 }
 
 void SubLayer::add_experts(const Placement& placement, int rank) {
@@ -72,9 +73,14 @@ void SubLayer::pack(const Context& context, DType dtype) {
   }
 }
 
-void SubLayer::route(RankContext& rank, const Tensor& x, Chunk& chunk, RouterLoad& load) const {
+void SubLayer::route(RankContext& rank, const Tensor& x, const Tensor& hash_logits, Chunk& chunk,
+                     RouterLoad& load) const {
   chunk.h = norm_.forward(rank, x, chunk.norm);
-  router_.forward(rank, chunk.h, chunk.router, load);
+  router_.forward(rank,
+                  {.h = chunk.h,
+                   .hash_logits = hash_logits,
+                   .masked = position_.layer >= rank.mask.first_layer ? rank.mask.experts : 0},
+                  chunk.router, load);
   const TokenRouting routing{.block = position_.block,
                              .layer = position_.layer,
                              .group = position_.group,
@@ -100,10 +106,7 @@ void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const
   if (shared_.empty()) {
     convert(rank.op, x, out);
   } else {
-    const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
-    chunk.shared_gate_up = rank.activations.tensor(rank.dtype, {x.rows(), 2 * width});
-    ffn_forward(rank.op, shared_weights_, one_group(x.rows()), chunk.h, chunk.router.shared_weights,
-                chunk.shared_gate_up, out);
+    shared_forward(rank, chunk, out);
     add_in_place(rank.op, x, out);
   }
   {
@@ -121,6 +124,23 @@ void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const
   chunk.transfer = rank.exchange.begin_combine(rank.op, rank.activations, chunk.plan, {y, {}});
 }
 
+void SubLayer::shared_forward(RankContext& rank, Chunk& chunk, const Tensor& out) const {
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
+  const ArenaScope scope(rank.op.scratch);
+  const Tensor y = rank.op.scratch.tensor(out.dtype(), out.shape());
+  chunk.shared_gate_up.clear();
+  for (std::size_t i = 0; i < shared_.size(); ++i) {
+    const bool first = i == 0;
+    chunk.shared_gate_up.push_back(
+        rank.activations.tensor(rank.dtype, {out.rows(), 2 * config_.expert_width()}));
+    ffn_forward(rank.op, {&shared_weights_[i], 1}, one_group(out.rows()), chunk.h,
+                chunk.router.shared_weights, chunk.shared_gate_up[i], first ? out : y);
+    if (!first) {
+      add_in_place(rank.op, y, out);
+    }
+  }
+}
+
 void SubLayer::gather(RankContext& rank, Chunk& chunk, const Tensor& out) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
   const Rows routed = rank.exchange.finish_combine(rank.op, std::move(chunk.transfer));
@@ -133,16 +153,29 @@ void SubLayer::scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& 
     chunk.transfer =
         rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan, {dout, {}});
   }
-  if (shared_.empty()) {
-    return;
+  if (!shared_.empty()) {
+    shared_backward(rank, chunk, dout);
   }
+}
+
+void SubLayer::shared_backward(RankContext& rank, Chunk& chunk, const Tensor& dout) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
+  const ArenaScope scope(rank.op.scratch);
   chunk.dh = rank.activations.tensor(rank.dtype, dout.shape());
   chunk.dshared_weights = rank.activations.tensor(DType::f32, {dout.rows()});
-  const FfnGradients gradients = shared_[0].gradients(store_);
-  ffn_backward(rank.op, shared_weights_, {&gradients, 1}, one_group(dout.rows()), chunk.h,
-               chunk.router.shared_weights, chunk.shared_gate_up, dout, chunk.dh,
-               chunk.dshared_weights);
+  const Tensor dh = rank.op.scratch.tensor(rank.dtype, dout.shape());
+  const Tensor dweights = rank.op.scratch.tensor(DType::f32, {dout.rows()});
+  for (std::size_t i = 0; i < shared_.size(); ++i) {
+    const bool first = i == 0;
+    const FfnGradients gradients = shared_[i].gradients(store_);
+    ffn_backward(rank.op, {&shared_weights_[i], 1}, {&gradients, 1}, one_group(dout.rows()),
+                 chunk.h, chunk.router.shared_weights, chunk.shared_gate_up[i], dout,
+                 first ? chunk.dh : dh, first ? chunk.dshared_weights : dweights);
+    if (!first) {
+      add_in_place(rank.op, dh, chunk.dh);
+      add_in_place(rank.op, dweights, chunk.dshared_weights);
+    }
+  }
 }
 
 void SubLayer::compute_gradients(RankContext& rank, Chunk& chunk) const {

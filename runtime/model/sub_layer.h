@@ -35,12 +35,12 @@ class SubLayer {
     Tensor h;  ///< [tokens, hidden]
     Router::Saved router;
     ExchangePlan plan;
-    TransferPtr transfer;    ///< the movement in flight
-    Rows received;           ///< rows and weights at the experts
-    Tensor gate_up;          ///< [received rows, 2 * width]
-    Tensor shared_gate_up;   ///< [tokens, 2 * width]
-    Tensor dh;               ///< [tokens, hidden], in backward
-    Tensor dshared_weights;  ///< [tokens], in backward
+    TransferPtr transfer;                ///< the movement in flight
+    Rows received;                       ///< rows and weights at the experts
+    Tensor gate_up;                      ///< [received rows, 2 * width]
+    std::vector<Tensor> shared_gate_up;  ///< of each shared FFN, [tokens, 2 * width]
+    Tensor dh;                           ///< [tokens, hidden], in backward
+    Tensor dshared_weights;              ///< [tokens], in backward
   };
 
   /// Adds its dense parameters to `store`; add_experts() adds the experts, after every layer's
@@ -50,7 +50,9 @@ class SubLayer {
 
   void pack(const Context& context, DType dtype);
 
-  void route(RankContext& rank, const Tensor& x, Chunk& chunk, RouterLoad& load) const;
+  /// `hash_logits`: see Router::Input.
+  void route(RankContext& rank, const Tensor& x, const Tensor& hash_logits, Chunk& chunk,
+             RouterLoad& load) const;
   void send(RankContext& rank, Chunk& chunk) const;
   /// `out` [tokens, hidden] becomes x plus the shared expert's part.
   void compute(RankContext& rank, Chunk& chunk, const Tensor& out) const;
@@ -68,14 +70,17 @@ class SubLayer {
   const SubLayerPosition& position() const { return position_; }
 
  private:
-  std::string expert_prefix(int expert) const;
+  /// `out` becomes the shared FFNs' weighted sum; chunk.dh and chunk.dshared_weights their
+  /// gradients.
+  void shared_forward(RankContext& rank, Chunk& chunk, const Tensor& out) const;
+  void shared_backward(RankContext& rank, Chunk& chunk, const Tensor& dout) const;
 
   ParameterStore& store_;
   ModelConfig config_;
   SubLayerPosition position_;
   Norm norm_;
   Router router_;
-  std::vector<FfnParameters> shared_;  ///< none or one
+  std::vector<FfnParameters> shared_;
   std::vector<FfnWeights> shared_weights_;
   std::vector<FfnParameters> experts_;  ///< this rank's, by slot
   std::vector<FfnWeights> expert_weights_;

@@ -38,7 +38,7 @@ class Mix : public testing::TestWithParam<std::pair<std::int64_t, std::int64_t>>
   HostTensor shared{DType::f32, {tokens}};
 
   void forward(OpHarness& harness) {
-    mix_forward(harness, logits, bias, gates, coefficients, row_gates, shared);
+    mix_forward(harness, logits, bias, gates, 1.0F, coefficients, row_gates, shared);
   }
 };
 
@@ -60,7 +60,7 @@ TEST_P(Mix, BackwardMatchesFiniteDifferences) {
   HostTensor dgates(DType::f32, {tokens, k});
   HostTensor dlogits(DType::f32, {tokens, 2});
   HostTensor dbias(DType::f32, {2}, {1, -2});
-  mix_backward(harness, coefficients, gates, drow_gates, dshared, dgates, dlogits, dbias);
+  mix_backward(harness, coefficients, gates, 1.0F, drow_gates, dshared, dgates, dlogits, dbias);
   const auto objective = [&](const Doubles& l, const Doubles& b, const Doubles& g) {
     const Results r = reference(l, b, g, static_cast<std::size_t>(k));
     return dot(drow_gates.values(), r.row_gates) + dot(dshared.values(), r.shared);
@@ -89,7 +89,7 @@ TEST(MixExtremes, HugeLogitsStayFinite) {
   HostTensor coefficients(DType::f32, {2, 2});
   HostTensor row_gates(DType::f32, {2, 1});
   HostTensor shared(DType::f32, {2});
-  mix_forward(harness, logits, bias, gates, coefficients, row_gates, shared);
+  mix_forward(harness, logits, bias, gates, 1.0F, coefficients, row_gates, shared);
   EXPECT_EQ(coefficients.values(), (Doubles{1, 0, 0, 1}));
 }
 
@@ -102,11 +102,11 @@ TEST(MixThreads, SameBits) {
     HostTensor coefficients(DType::f32, {kTokens, 2});
     HostTensor row_gates(DType::f32, {kTokens, 2});
     HostTensor shared(DType::f32, {kTokens});
-    mix_forward(harness, logits, bias, gates, coefficients, row_gates, shared);
+    mix_forward(harness, logits, bias, gates, 1.0F, coefficients, row_gates, shared);
     HostTensor dgates(DType::f32, {kTokens, 2});
     HostTensor dlogits(DType::f32, {kTokens, 2});
     HostTensor dbias(DType::f32, {2});
-    mix_backward(harness, coefficients, gates, row_gates, shared, dgates, dlogits, dbias);
+    mix_backward(harness, coefficients, gates, 1.0F, row_gates, shared, dgates, dlogits, dbias);
     return std::vector<HostTensor>{coefficients, row_gates, shared, dgates, dlogits, dbias};
   });
 }

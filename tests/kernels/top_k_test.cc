@@ -129,6 +129,105 @@ INSTANTIATE_TEST_SUITE_P(Sizes, TopK,
                                          Size{7, 16, 1}, Size{5, 33, 7}, Size{6, 5, 5},
                                          Size{300, 64, 4}));
 
+struct TopPForward {
+  TopPForward(OpHarness& harness, const HostTensor& logits_, float threshold)
+      : logits(logits_),
+        probabilities(DType::f32, logits.shape()),
+        experts(DType::i32, choices(threshold)),
+        gates(DType::f32, choices(threshold)) {
+    top_p_forward(harness, threshold, logits, probabilities, experts, gates);
+  }
+  Shape choices(float threshold) const {
+    return {logits.shape()[0], top_p_choices(threshold, logits.shape()[1])};
+  }
+  HostTensor logits;
+  HostTensor probabilities;
+  HostTensor experts;
+  HostTensor gates;
+};
+
+class TopP : public testing::TestWithParam<std::pair<std::int64_t, float>> {
+ protected:
+  static constexpr std::int64_t kTokens = 50;
+  std::int64_t experts = GetParam().first;
+  float threshold = GetParam().second;
+  HostTensor logits = HostTensor::random(DType::f32, {kTokens, experts}, 1, 2);
+};
+
+TEST_P(TopP, TakesExpertsUntilTheirSumExceedsTheThreshold) {
+  OpHarness harness;
+  const TopPForward op(harness, logits, threshold);
+  const auto n = static_cast<std::size_t>(experts);
+  const auto k = static_cast<std::size_t>(op.experts.shape()[1]);
+  const Doubles values = logits.values();
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    const auto row = values.begin() + static_cast<std::ptrdiff_t>(t * n);
+    Doubles p = softmax(Doubles(row, row + static_cast<std::ptrdiff_t>(n)));
+    double sum = 0;
+    for (std::size_t j = 0; j < k; ++j) {
+      const auto largest = std::max_element(p.begin(), p.end());
+      const bool taken = sum <= static_cast<double>(threshold);
+      EXPECT_EQ(op.experts.at<std::int32_t>(t * k + j), taken ? largest - p.begin() : -1);
+      EXPECT_NEAR(op.gates.at<float>(t * k + j), taken ? *largest : 0, 1e-6);
+      sum += *largest;
+      *largest = -1;
+    }
+    EXPECT_GT(sum, threshold);
+  }
+}
+
+TEST_P(TopP, BackwardMatchesFiniteDifferences) {
+  OpHarness harness;
+  TopPForward op(harness, logits, threshold);
+  HostTensor dgates = HostTensor::random(DType::f32, op.gates.shape(), 3);
+  HostTensor dprobability = HostTensor::random(DType::f32, {experts}, 4);
+  HostTensor dlogits(DType::f32, {kTokens, experts});
+  top_p_backward(harness, op.probabilities, op.experts, dgates, dprobability, dlogits);
+  const Objective f = [&](const Doubles& x) {
+    double total = 0;
+    const auto n = static_cast<std::size_t>(experts);
+    const auto k = static_cast<std::size_t>(op.experts.shape()[1]);
+    for (std::size_t t = 0; t < kTokens; ++t) {
+      const auto row = x.begin() + static_cast<std::ptrdiff_t>(t * n);
+      const Doubles p = softmax(Doubles(row, row + static_cast<std::ptrdiff_t>(n)));
+      total += dot(dprobability.values(), p);
+      for (std::size_t j = t * k; j < (t + 1) * k; ++j) {
+        const std::int32_t expert = op.experts.at<std::int32_t>(j);
+        total += expert < 0 ? 0 : dgates.values()[j] * p[static_cast<std::size_t>(expert)];
+      }
+    }
+    return total;
+  };
+  expect_gradient(dlogits.values(), f, logits.values(), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, TopP,
+                         testing::Values(std::pair{2, 0.4F}, std::pair{4, 0.9F},
+                                         std::pair{16, 0.4F}, std::pair{33, 0.99F}));
+
+TEST(TopPChoice, EqualProbabilitiesNeedTheMost) {
+  EXPECT_EQ(top_p_choices(0.4, 16), 7);
+  EXPECT_EQ(top_p_choices(0.5, 16), 9);  // eight reach it, and do not exceed it
+  EXPECT_EQ(top_p_choices(0.999, 16), 16);
+  EXPECT_EQ(top_p_choices(0.4, 1), 1);
+  OpHarness harness;
+  const TopPForward op(harness, HostTensor(DType::f32, {1, 16}), 0.4F);
+  EXPECT_EQ(op.experts, HostTensor({1, 7}, std::vector<std::int32_t>{0, 1, 2, 3, 4, 5, 6}));
+}
+
+TEST(MaskLargest, LeavesTheRestToBeChosen) {
+  OpHarness harness;
+  HostTensor logits(DType::f32, {3, 4}, {1, 4, 2, 3, 5, 5, 5, 1, -1, -2, -3, -4});
+  mask_largest(harness, 0, logits);
+  EXPECT_EQ(logits.values()[1], 4);
+  mask_largest(harness, 2, logits);
+  Forward op(harness, logits, {3, 4, 2});
+  EXPECT_EQ(op.experts, HostTensor({3, 2}, std::vector<std::int32_t>{2, 0, 2, 3, 2, 3}));
+  for (const std::size_t masked : {1, 3, 4, 5, 8, 9}) {
+    EXPECT_LT(op.probabilities.values()[masked], 1e-30);
+  }
+}
+
 TEST(TopKChoice, TiesGoToTheLowerId) {
   OpHarness harness;
   Forward op(harness, HostTensor(DType::f32, {2, 6}, {0, 1, 1, 0, 1, 0, 2, 2, 2, 2, 2, 2}),

@@ -48,6 +48,7 @@ class HostTensor {
   }
 
   Tensor tensor() { return {memory_.data(), dtype_, shape_}; }
+  const Shape& shape() const { return shape_; }
   operator Tensor() { return tensor(); }  // NOLINT(google-explicit-constructor): as ops are called
   std::size_t size() const { return static_cast<std::size_t>(shape_.numel()); }
 

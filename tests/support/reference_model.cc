@@ -99,7 +99,7 @@ class Model {
         }
       } else {
         for (int group = 0; group < config_.sub_layers; ++group) {
-          sub_layer(group, x);
+          sub_layer(group, ids, x);
         }
       }
     }
@@ -189,32 +189,54 @@ class Model {
     }
   }
 
-  /// The k experts with the largest probabilities.
-  std::vector<std::size_t> top_k(const Vector<T>& p) {
+  void note_gap(double gap) { result_.smallest_gap = std::min(result_.smallest_gap, gap); }
+
+  /// The chosen experts: the k most probable, or until the sum exceeds the threshold.
+  std::vector<std::size_t> choose(const Vector<T>& p) {
     std::vector<std::size_t> order(p.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::stable_sort(order, std::greater<>(),
                              [&](std::size_t i) { return value_of(p[i]); });
-    const auto k = static_cast<std::size_t>(config_.moe_top_k);
+    auto k = static_cast<std::size_t>(config_.moe_top_k);
+    if (config_.routing == "top_p") {
+      double sum = 0;
+      for (k = 0; sum <= config_.moe_top_p; ++k) {
+        sum += value_of(p[order[k]]);
+        note_gap(std::abs(sum - config_.moe_top_p));
+      }
+    }
     if (k < p.size()) {
-      result_.smallest_gap =
-          std::min(result_.smallest_gap, value_of(p[order[k - 1]]) - value_of(p[order[k]]));
+      note_gap(value_of(p[order[k - 1]]) - value_of(p[order[k]]));
     }
     order.resize(k);
     return order;
   }
 
-  void sub_layer(int group, std::vector<Vector<T>>& x) {
+  /// The router's logits of one token. A hash table is not trained: constants.
+  Vector<T> router_logits(const std::string& number, std::int32_t id, const Vector<T>& h) const {
+    if (config_.routing != "hash") {
+      return multiply(weights_.at(prefix_ + "wg" + number + ".weight"), h);
+    }
+    const T* row = weights_.at("model.router_tokens.weight").data() + id * config_.num_experts;
+    Vector<T> logits;
+    for (std::int64_t i = 0; i < config_.num_experts; ++i) {
+      logits.push_back(T(value_of(row[i])));
+    }
+    return logits;
+  }
+
+  void sub_layer(int group, std::span<const std::int32_t> ids, std::vector<Vector<T>>& x) {
     const std::string number = config_.sub_layers == 1 ? "" : std::to_string(group);
     const auto experts = static_cast<std::size_t>(config_.num_experts);
     ReferenceRouting routing;
     routing.counts.resize(experts);
     Vector<T> probability_sums(experts, T(0));
-    for (Vector<T>& token : x) {
+    for (std::size_t t = 0; t < x.size(); ++t) {
+      Vector<T>& token = x[t];
       const Vector<T> h =
           norm(prefix_ + (group == 0 ? "post_attention_layernorm" : "mlp_layernorm"), token);
-      const Vector<T> p = softmax(multiply(weights_.at(prefix_ + "wg" + number + ".weight"), h));
-      const std::vector<std::size_t> chosen = top_k(p);
+      const Vector<T> p = softmax(router_logits(number, ids[t], h));
+      const std::vector<std::size_t> chosen = choose(p);
       routing.chosen.emplace_back(chosen.begin(), chosen.end());
       T sum = 0;
       for (const std::size_t i : chosen) {
@@ -223,7 +245,8 @@ class Model {
       }
       Vector<T> y(h.size(), T(0));
       for (const std::size_t i : chosen) {
-        const T gate = chosen.size() > 1 ? p[i] / sum : p[i];
+        const bool normalised = config_.routing != "top_p" && chosen.size() > 1;
+        const T gate = normalised ? p[i] / sum : p[i];
         y = add(y, scaled(gate, ffn(prefix_ + "mlp" + number + "." + std::to_string(i) + ".", h)));
       }
       probability_sums = add(probability_sums, p);
@@ -240,14 +263,27 @@ class Model {
     const std::string mix = prefix_ + "coefficient" + number;
     const Vector<T> c =
         softmax(add(multiply(weights_.at(mix + ".weight"), h), weights_.at(mix + ".bias")));
-    return add(scaled(c[0], y), scaled(c[1], ffn(prefix_ + "res_mlp" + number + ".", h)));
+    return add(scaled(c[0], y), scaled(c[1], shared(prefix_ + "res_mlp" + number + ".", h)));
+  }
+
+  /// One FFN, or in a fine-grained layer the mean of several.
+  Vector<T> shared(const std::string& prefix, const Vector<T>& h) const {
+    if (config_.sub_layers == 2 || config_.grain_level == 1) {
+      return ffn(prefix, h);
+    }
+    Vector<T> sum(h.size(), T(0));
+    for (std::int64_t i = 0; i < config_.grain_level; ++i) {
+      sum = add(sum, ffn(prefix + "mlp" + std::to_string(i) + ".", h));
+    }
+    return scaled(T(1.0 / static_cast<double>(config_.grain_level)), sum);
   }
 
   /// N * sum_i f_i P_i; f is a constant.
   void finish_routing(ReferenceRouting routing, const Vector<T>& probability_sums, double tokens) {
     const auto experts = static_cast<double>(config_.num_experts);
+    const double choices = std::accumulate(routing.counts.begin(), routing.counts.end(), 0.0);
     for (std::size_t i = 0; i < routing.counts.size(); ++i) {
-      const double share = routing.counts[i] / (tokens * static_cast<double>(config_.moe_top_k));
+      const double share = routing.counts[i] / choices;
       result_.balance_loss += T(experts * share) * (probability_sums[i] / T(tokens));
       routing.probabilities.push_back(value_of(probability_sums[i]));
     }

@@ -41,6 +41,7 @@ class RoutingRecorder {
     for (std::int64_t row = 0; row < routing.experts.rows(); ++row) {
       const std::int32_t* chosen = routing.experts.data<std::int32_t>() + row * k;
       ExpertSet set(chosen, chosen + k);
+      std::erase_if(set, [](std::int32_t expert) { return expert < 0; });
       std::ranges::sort(set);
       const std::lock_guard lock(mutex_);
       ExpertSet& slot = tokens.at(static_cast<std::size_t>(routing.first_token + row));

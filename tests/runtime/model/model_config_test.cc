@@ -39,6 +39,19 @@ TEST(ModelConfigTest, RoundTrip) {
   }
 }
 
+TEST(ModelConfigTest, RoutingRoundTrip) {
+  for (const char* routing : {"top_k", "top_p", "hash"}) {
+    ModelConfig config;
+    config.sub_layers = 1;
+    config.grain_level = 1;
+    config.routing = routing;
+    if (config.routing_kind() == RoutingKind::top_p) {
+      config.moe_top_p = 0.55;
+    }
+    EXPECT_EQ(parse_config_json(to_config_json(config), "x"), config) << routing;
+  }
+}
+
 TEST(ModelConfigTest, OtherToolsDoNotTakeItForLlama) {
   EXPECT_EQ(good()["model_type"], "cartesian_moe");
 }
@@ -53,6 +66,21 @@ TEST(ModelConfigTest, ReadsTheRowsOfThePapersTable) {
   json["grain_level"] = 1;
   EXPECT_EQ(parse(json).sub_layers, 1);
   EXPECT_EQ(parse(json).expert_width(), parse(json).intermediate_size);
+  EXPECT_EQ(parse(json).shared_ffns(), json["use_residual"] ? 1 : 0);
+  json["moe_top_k"] = -1;
+  EXPECT_EQ(parse(json).routing_kind(), RoutingKind::top_p);
+  EXPECT_EQ(parse(json).moe_top_p, 0.4);
+  json["moe_top_k"] = -2;
+  EXPECT_EQ(parse(json).routing_kind(), RoutingKind::hash);
+  EXPECT_EQ(parse(json).moe_top_k, 2);
+  json["moe_top_k"] = 4;
+  json["fine_grain"] = true;
+  json["grain_level"] = 2;
+  json["use_residual"] = true;
+  EXPECT_TRUE(parse(json).fine_grained());
+  EXPECT_EQ(parse(json).shared_ffns(), 2);
+  json["fine_grain"] = false;
+  json["moe_top_k"] = 2;
   json["c2_fine_grain"] = true;
   json["grain_level"] = 2;
   EXPECT_EQ(parse(json).sub_layers, 2);
@@ -72,9 +100,10 @@ TEST(ModelConfigTest, RefusesWhatIsNotSupportedByName) {
   refused("rope_scaling", Json::object({{"type", "linear"}}), "rope scaling");
   refused("attention_bias", true, "bias");
   refused("hidden_act", "gelu", "silu");
-  refused("fine_grain", true, "fine-grained");
-  refused("moe_top_k", -1, "top-k");
-  refused("moe_top_k", -2, "top-k");
+  refused("fine_grain", true, "c2_fine_grain");
+  refused("mlp_bias", true, "bias");
+  refused("rope_parameters", Json::object({{"rope_theta", 5e5}}), "rope_theta");
+  refused("moe_top_k", 0, "routing");
   refused("initial_moe_layer", 3, "-1");
   refused("interleave_moe_layer", false, "false");
 }

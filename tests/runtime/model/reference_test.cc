@@ -22,6 +22,8 @@ struct Case {
   /// One with which no choice hangs on rounding, and no gradient is what is left of large terms
   /// that cancel (a mix's bias has a sum over tokens of terms of either sign).
   std::uint64_t seed = 7;
+  std::string routing = "top_k";
+  std::int64_t grain_level = 2;
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.sub_layers << " sub-layers"; }
 
@@ -29,7 +31,7 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
   const Case& c = info.param;
   return "layers" + std::to_string(c.sub_layers) + (c.shared ? "_shared" : "_bare") + "_top" +
          std::to_string(c.top_k) + (c.dtype == DType::f32 ? "_f32" : "_bf16") + "_chunks" +
-         std::to_string(c.chunks);
+         std::to_string(c.chunks) + "_" + c.routing + "_grain" + std::to_string(c.grain_level);
 }
 
 ModelConfig model_of(const Case& c) {
@@ -37,6 +39,8 @@ ModelConfig model_of(const Case& c) {
   config.sub_layers = c.sub_layers;
   config.use_residual = c.shared;
   config.moe_top_k = c.top_k;
+  config.routing = c.routing;
+  config.grain_level = c.grain_level;
   return config;
 }
 
@@ -152,7 +156,15 @@ INSTANTIATE_TEST_SUITE_P(Systems, ReferenceTest,
                                          Case{0, false, 1}, Case{2, true, 4},
                                          Case{2, true, 2, DType::f32, 3},
                                          Case{2, true, 2, DType::bf16},
-                                         Case{1, false, 1, DType::bf16, 1, 9}),
+                                         Case{1, false, 1, DType::bf16, 1, 9},
+                                         Case{1, true, 2, DType::f32, 1, 7, "top_k", 1},
+                                         Case{1, true, 3, DType::f32, 2, 7, "top_k", 3},
+                                         Case{1, true, 2, DType::f32, 1, 7, "top_p", 1},
+                                         Case{1, false, 2, DType::f32, 3, 7, "top_p", 2},
+                                         Case{2, true, 2, DType::f32, 2, 7, "top_p", 2},
+                                         Case{1, true, 2, DType::f32, 1, 7, "hash", 1},
+                                         Case{1, false, 2, DType::f32, 2, 7, "hash", 1},
+                                         Case{2, true, 3, DType::f32, 1, 1, "hash", 2}),
                          name_of_case);
 
 // The reference's own derivatives, so that the tape is not taken on trust.

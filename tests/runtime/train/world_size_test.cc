@@ -32,6 +32,8 @@ struct Case {
   bool one_expert = false;  ///< every token to expert 0 of every sub-layer
   std::int64_t sub_layers = 2;
   std::uint64_t seed = 1;  ///< one with which no choice hangs on rounding
+  std::string routing = "top_k";
+  std::int64_t grain_level = 2;
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -79,6 +81,8 @@ TrainingSetup setup_of(const Case& c, std::uint64_t seed) {
   setup.model.num_hidden_layers = 3;  // MoE, dense, MoE
   setup.model.num_experts = c.experts;
   setup.model.sub_layers = c.sub_layers;
+  setup.model.routing = c.routing;
+  setup.model.grain_level = c.grain_level;
   setup.train = tiny_train();
   setup.train.batch_sequences = c.batch_sequences;
   setup.train.micro_batch_sequences = c.batch_sequences / c.micro_batches;
@@ -185,11 +189,11 @@ class WorldSizeTest : public testing::TestWithParam<Case> {};
 /// Cases that differ only in how they are spread share it.
 const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const TrainingSetup& setup,
                                                      const SyntheticData& data) {
-  using Key =
-      std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, std::int64_t, std::uint64_t>;
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, std::int64_t, std::string,
+                         std::int64_t, std::uint64_t>;
   static std::map<Key, std::optional<TrainingRecord>> runs;
-  const Key key{c.experts,    c.batch_sequences, c.micro_batches,
-                c.one_expert, c.sub_layers,      setup.weight_seed};
+  const Key key{c.experts,    c.batch_sequences, c.micro_batches, c.one_expert,
+                c.sub_layers, c.routing,         c.grain_level,   setup.weight_seed};
   const auto [entry, inserted] = runs.try_emplace(key);
   if (inserted) {
     ReferenceObserver reference(setup, data);
@@ -284,7 +288,18 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "one_sequence", .ranks = 3, .batch_sequences = 2, .micro_batches = 2},
         Case{.name = "one_expert", .ranks = 3, .one_expert = true},
         Case{.name = "one_expert_replicas", .ranks = 4, .placement = "file", .one_expert = true},
-        Case{.name = "conventional", .ranks = 3, .chunks = 3, .sub_layers = 1}),
+        Case{.name = "conventional", .ranks = 3, .chunks = 3, .sub_layers = 1, .grain_level = 1},
+        Case{.name = "fine_grained", .ranks = 3, .chunks = 3, .sub_layers = 1},
+        Case{.name = "hash", .ranks = 3, .sub_layers = 1, .routing = "hash", .grain_level = 1},
+        Case{.name = "hash_in_both", .ranks = 2, .chunks = 2, .routing = "hash"},
+        Case{.name = "top_p", .ranks = 3, .sub_layers = 1, .routing = "top_p", .grain_level = 1},
+        Case{.name = "top_p_in_both",
+             .ranks = 4,
+             .node_sizes = {2, 2},
+             .placement = "file",
+             .chunks = 3,
+             .twice = true,
+             .routing = "top_p"}),
     name_of_case);
 
 }  // namespace
