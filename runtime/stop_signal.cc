@@ -53,10 +53,9 @@ void StopSignal::watch() {
   }
 }
 
-StopScope::StopScope(StopSignal& signal, std::function<void()> callback) : signal_(signal) {
+StopScope::StopScope(StopSignal& signal) : signal_(signal) {
   const std::lock_guard lock(signal_.mutex_);
   signal_.accepting_ = true;
-  signal_.callback_ = std::move(callback);
 }
 
 StopScope::~StopScope() {
@@ -65,9 +64,9 @@ StopScope::~StopScope() {
   signal_.callback_ = {};
 }
 
-void StopScope::drop_callback() {
+void StopScope::set_callback(std::function<void()> callback) {
   const std::lock_guard lock(signal_.mutex_);
-  signal_.callback_ = {};
+  signal_.callback_ = std::move(callback);
 }
 
 }  // namespace cartesian

@@ -36,15 +36,14 @@ class StopSignal {
 /// While it lives, a stop signal is a request.
 class StopScope {
  public:
-  /// `callback`, if not empty, is called from the watching thread when a stop is first requested.
-  /// It must not touch this scope.
-  StopScope(StopSignal& signal, std::function<void()> callback);
+  explicit StopScope(StopSignal& signal);
   ~StopScope();
   StopScope(const StopScope&) = delete;
   StopScope& operator=(const StopScope&) = delete;
 
-  /// Afterwards the callback does not run any more; a stop signal still is a request.
-  void drop_callback();
+  /// From now on `callback`, if not empty, is called from the watching thread when a stop is first
+  /// requested; the one before is not any more. It must not touch this scope.
+  void set_callback(std::function<void()> callback);
 
  private:
   StopSignal& signal_;

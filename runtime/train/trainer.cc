@@ -94,6 +94,7 @@ void check_same_contents(Transport& transport, const std::string& what, const st
 
 Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
     : job_(job),
+      stop_scope_(job.stop),
       config_(checked(job, std::move(config))),
       options_(options),
       topology_(find_topology(job.transport, config_.parallel.node_sizes)),
@@ -198,18 +199,19 @@ int Trainer::run() {
     progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
                                  : "no checkpoint to resume from: starting at step 0");
   }
-  StopScope stop_scope(job_.stop, [this] {
+  stop_scope_.set_callback([this] {
     job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s)));
   });
   train_steps();
   // The step in progress has ended: writing may take its time again.
-  stop_scope.drop_callback();
+  stop_scope_.set_callback({});
   job_.transport.set_timeout(Seconds(config_.comm.timeout_s));
   job_.transport.set_step(-1);
   if (writer_->in_progress()) {
     commit_checkpoint();
   }
   if (saved_at_ != step_) {
+    prove_weights();
     begin_checkpoint();
     commit_checkpoint();
   }
@@ -237,7 +239,6 @@ void Trainer::train_steps() {
 
 bool Trainer::after_step(const StepResult& result, Seconds duration) {
   report_step(result, duration);
-  proven_at_ = step_ - 1;
   const bool last = step_ == config_.train.steps;
   const bool stop = agree_to_stop();
   // A stop that was asked for does not wait for a validation.
@@ -302,14 +303,19 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
                   {"peak_rss_bytes", peak_rss_bytes()}});
 }
 
-void Trainer::validate() {
-  last_evaluation_ = evaluate(*rank_, *valid_windows_, config_.valid.sequences);
-  if (!std::isfinite(last_evaluation_->loss)) {
-    throw NumericError(fmt::format("step {}: the held-out loss is not finite", step_),
+void Trainer::require_finite(const EvaluationResult& result) const {
+  if (!std::isfinite(result.loss)) {
+    throw NumericError(fmt::format("step {}: the loss is not finite with the weights of this step; "
+                                   "they are not saved",
+                                   step_),
                        /*on_every_rank=*/true);
   }
+}
+
+void Trainer::validate() {
+  last_evaluation_ = evaluate(*rank_, *valid_windows_, config_.valid.sequences);
+  require_finite(*last_evaluation_);
   evaluated_at_ = step_;
-  proven_at_ = step_;
   progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens",
                                  step_, last_evaluation_->loss, last_evaluation_->perplexity(),
                                  format_count(static_cast<double>(last_evaluation_->tokens))));
@@ -317,6 +323,12 @@ void Trainer::validate() {
                   {"valid_loss", last_evaluation_->loss},
                   {"valid_perplexity", last_evaluation_->perplexity()},
                   {"valid_dead_experts", dead_experts(last_evaluation_->loads)}});
+}
+
+void Trainer::prove_weights() {
+  if (evaluated_at_ != step_ && step_ > 0) {
+    require_finite(evaluate(*rank_, *train_windows_, job_.transport.size()));
+  }
 }
 
 void Trainer::begin_checkpoint() {
@@ -336,9 +348,7 @@ void Trainer::commit_checkpoint() {
     return;
   }
   try {
-    const bool proven = saved_at_ <= proven_at_;
-    remove_old_checkpoints(job_.files, directory_.checkpoints(),
-                           config_.checkpoint.keep_last + (proven ? 0 : 1));
+    remove_old_checkpoints(job_.files, directory_.checkpoints(), config_.checkpoint.keep_last);
   } catch (const FileError& error) {  // the new checkpoint is complete: no reason to end the run
     progress_->message(fmt::format("an old checkpoint is still there: {}", error.what()));
   }

@@ -47,14 +47,18 @@ class Trainer {
   bool agree_to_stop();
   void report_step(const StepResult& result, Seconds duration);
   void validate();
+  /// Before the last checkpoint, which no step follows: throws NumericError unless some sequences
+  /// give a finite loss.
+  void prove_weights();
+  void require_finite(const EvaluationResult& result) const;
   void begin_checkpoint();
   /// Weights that have diverged must not replace those that had not: so a checkpoint is completed
-  /// only after a step from its weights gave a finite loss, and where there is no such step, at the
-  /// end of a run, one more of the older ones is kept unless validation showed as much.
+  /// only after a step, a validation or prove_weights() gave a finite loss with its weights.
   void commit_checkpoint();
   void finish();
 
   Job& job_;
+  StopScope stop_scope_;
   Config config_;
   TrainOptions options_;
   Topology topology_;
@@ -74,7 +78,6 @@ class Trainer {
   std::int64_t evaluated_at_ = -1;
   std::int64_t step_ = 0;  ///< steps done
   std::int64_t saved_at_ = -1;
-  std::int64_t proven_at_ = -1;  ///< the last step whose weights gave a finite loss
   Path last_checkpoint_;
   double first_loss_ = 0;
 };

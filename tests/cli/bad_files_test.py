@@ -1,148 +1,181 @@
-"""Files that are truncated, altered, of another model, or that do not fit on the disk: refused by name."""
+"""Files that are missing, damaged, of another model, or do not fit on the disk: one process refuses them by name."""
 
-import resource
+import os
+import re
 import struct
+import unittest
 
-import support
-
-INDEX_HEADER_BYTES = 34
-
-
-def truncate(path, share):
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+from harness import CheckpointTest, CliTest
+from run import altered
 
 
-def flip_byte(path, at):
-    data = bytearray(path.read_bytes())
-    data[at] ^= 0x41
-    path.write_bytes(data)
+class TokenFiles(CliTest):
+    def refused(self, prefix, *patterns):
+        config, _ = self.config(data__train=str(prefix))
+        self.assert_refused(("train", config), *patterns)
 
+    def test_missing(self):
+        prefix, _, idx = self.copy_tokens()
+        idx.unlink()
+        self.refused(prefix, r"copy\.idx", "No such file")
+        self.refused("", "data.train is empty")
+        config, _ = self.config(data__valid=str(self.folder / "nothing"))
+        self.assert_refused(("train", config), r"nothing\.bin")
 
-class BadTokenFileTest(support.CliTest):
-    def setUp(self):
-        super().setUp()
-        self.config = self.make_config()
-        self.data = self.tokens.with_suffix(".bin")
-        self.index = self.tokens.with_suffix(".idx")
-
-    def refuse_train(self, sentence):
-        self.refuse(sentence, "train", self.config)
+    def test_empty(self):
+        prefix, bin_file, idx = self.copy_tokens()
+        bin_file.write_bytes(b"")
+        idx.write_bytes(b"")
+        self.refused(prefix, r"copy\.idx", "too few")
 
     def test_truncated_data(self):
-        truncate(self.data, 0.5)
-        self.refuse_train(r"tokens\.(bin|idx)")
+        prefix, bin_file, _ = self.copy_tokens()
+        os.truncate(bin_file, bin_file.stat().st_size // 2)
+        self.refused(prefix, r"copy\.(bin|idx)", r"\d+ bytes")
 
     def test_truncated_index(self):
-        whole = self.index.read_bytes()
-        for share in (0.0, 0.1, 0.5, 0.99):
-            self.index.write_bytes(whole[: int(len(whole) * share)])
-            self.refuse_train(r"tokens\.idx")
+        prefix, _, idx = self.copy_tokens()
+        whole = idx.read_bytes()
+        for size in (0, len(whole) // 10, len(whole) // 2, len(whole) * 99 // 100, len(whole) - 3):
+            with self.subTest(size=size):
+                idx.write_bytes(whole[:size])
+                self.refused(prefix, r"copy\.idx")
 
-    def test_hostile_header_fields(self):
-        whole = self.index.read_bytes()
-        for offset, layout, value in ((0, "<9s", b"MMIDIDX\1\0"), (9, "<Q", 2), (17, "<B", 77), (18, "<Q", 2**63),
-                                      (18, "<Q", 2**61), (26, "<Q", 0), (26, "<Q", 2**64 - 1)):
-            header = bytearray(whole[:INDEX_HEADER_BYTES])
-            struct.pack_into(layout, header, offset, value)
-            self.index.write_bytes(bytes(header) + whole[INDEX_HEADER_BYTES:])
+    def test_hostile_fields(self):
+        """In the index's header, and in the first sequence's length."""
+        for offset, layout, value, pattern in (
+                (0, "<7s", b"NOTMEGA", "MMIDIDX"), (0, "<9s", b"MMIDIDX\1\0", "MMIDIDX"), (9, "<Q", 2, "version 2 "),
+                (9, "<Q", 77, "version 77"), (17, "<B", 77, "token type 77"), (17, "<B", 99, "token type 99"),
+                (18, "<Q", 2**63, f"{2**63} sequences"), (18, "<Q", 2**61, f"{2**61} sequences"),
+                (26, "<Q", 0, "bytes follow"), (26, "<Q", 2**64 - 1, f"{2**64 - 1} document bounds"),
+                (34, "<i", -5, "is -5")):
             with self.subTest(offset=offset, value=value):
-                self.refuse_train(r"tokens\.idx")
-
-    def test_negative_length(self):
-        whole = bytearray(self.index.read_bytes())
-        struct.pack_into("<i", whole, INDEX_HEADER_BYTES, -5)
-        self.index.write_bytes(whole)
-        self.refuse_train(r"tokens\.idx")
+                prefix, _, idx = self.copy_tokens()
+                altered(idx, offset, struct.pack(layout, value))
+                self.refused(prefix, r"copy\.idx", pattern)
 
 
-class BadCheckpointTest(support.CliTest):
-    def setUp(self):
-        super().setUp()
-        self.config = self.make_config()
-        self.succeed("train", self.config, *self.settings(train_steps=2))
-        self.checkpoint = self.checkpoints()[-1]
+class Checkpoints(CheckpointTest):
+    def refused(self, config, *patterns, options=()):
+        self.assert_refused(("train", config, "--resume", *options), *patterns)
 
-    def refuse_eval(self, sentence):
-        self.refuse(sentence, "eval", self.checkpoint, "--data", f"{self.tokens}-valid")
+    def evaluation(self, checkpoint):
+        return ("eval", checkpoint, "--data", f"{self.tokens}-valid", "--sequences", "2")
 
-    def refuse_resume(self, sentence, **values):
-        self.refuse(sentence, "train", self.config, "--resume", *self.settings(train_steps=4, **values))
+    def test_the_copy_is_good(self):
+        config, _ = self.copy()
+        self.run_program("train", config, "--resume")
 
     def test_every_truncated_file_is_named(self):
-        for path in sorted(self.checkpoint.iterdir()):
+        config, run = self.copy()
+        for path in sorted(run.checkpoint(3).iterdir()):
             with self.subTest(file=path.name):
                 whole = path.read_bytes()
-                truncate(path, 0.6)
-                self.refuse_resume(path.name.replace(".", r"\."))
+                os.truncate(path, len(whole) * 6 // 10)
+                self.refused(config, re.escape(path.name))
                 path.write_bytes(whole)
 
     def test_every_altered_file_is_named(self):
-        for path in sorted(self.checkpoint.iterdir()):
+        config, run = self.copy()
+        for path in sorted(run.checkpoint(3).iterdir()):
             with self.subTest(file=path.name):
                 whole = path.read_bytes()
-                flip_byte(path, len(whole) - 3)
-                self.refuse_resume(path.name.replace(".", r"\.") + "|checksums")
+                altered(path, -3, bytes([whole[-3] ^ 0x41]))
+                self.refused(config, re.escape(path.name) + "|checksums")
                 path.write_bytes(whole)
 
+    def test_without_checksums_files_are_still_checked(self):
+        """A directory made elsewhere has no checksums.json."""
+        _, run = self.copy()
+        checkpoint = run.checkpoint(3)
+        (checkpoint / "checksums.json").unlink()
+        words = self.evaluation(checkpoint)
+        self.run_program(*words)
+        path = next(checkpoint.glob("model-*.safetensors"))
+        good = path.read_bytes()
+        damages = {
+            r"reach(es)? beyond|belong|bytes": good[:len(good) // 2],
+            r"header": struct.pack("<Q", 2**60) + good[8:],
+            r"safetensors": good[:8] + b"?" + good[9:],
+            r"safetensors: .*": good[:5],
+            r"too few": b"",
+        }
+        for pattern, data in damages.items():
+            with self.subTest(pattern):
+                path.write_bytes(data)
+                self.assert_refused(words, r"model-00001-of-00001\.safetensors", pattern)
+        path.unlink()
+        self.assert_refused(words, r"model-00001-of-00001\.safetensors", "No such file")
+
+    def test_small_files(self):
+        for name in ("config.json", "model.safetensors.index.json", "trainer.json"):
+            for contents in (b"", b"{", b"[]", b"{}", b"\xff" * 9, b'{"weight_map": {"x": "../../etc/passwd"}}'):
+                with self.subTest(name=name, contents=contents):
+                    config, run = self.copy()
+                    (run.checkpoint(3) / name).write_bytes(contents)
+                    result = self.run_program("train", config, "--resume", code=1)
+                    self.assert_one_sentence(result, name.replace(".", r"\."))
+
+    def test_missing_files(self):
+        for name in ("config.json", "model.safetensors.index.json", "optimizer.safetensors.index.json"):
+            with self.subTest(name):
+                config, run = self.copy()
+                (run.checkpoint(3) / name).unlink()
+                self.assert_refused(("train", config, "--resume"), r"step-00000003", name.replace(".", r"\."))
+
     def test_missing_weights(self):
-        for path in self.checkpoint.glob("model-*.safetensors"):
-            path.unlink()
-        self.refuse_eval(r"model-.*safetensors")
+        _, run = self.copy()
+        next(run.checkpoint(3).glob("model-*.safetensors")).unlink()
+        self.assert_refused(self.evaluation(run.checkpoint(3)), r"model-00001-of-00001\.safetensors")
 
-    def test_directory_that_is_no_checkpoint(self):
-        folder = self.directory / "holiday"
-        folder.mkdir()
-        self.refuse(r"holiday", "eval", folder, "--data", self.tokens)
-        self.refuse(r"nowhere", "generate", self.directory / "nowhere", "--prompt", "x")
+    def test_not_a_checkpoint(self):
+        empty = self.new_folder("holiday")
+        self.assert_refused(self.evaluation(empty), "holiday.*not a checkpoint")
+        self.assert_refused(self.evaluation(self.text), r"corpus\.txt")
+        self.assert_refused(("generate", self.folder / "nowhere", "--prompt", "x"), "nowhere")
 
-    def test_checkpoint_of_another_model(self):
-        self.refuse_resume(r"hidden_size", model_hidden_size=64)
-        self.refuse_resume(r"num_experts", model_num_experts=8)
+    def test_another_model(self):
+        for key, value in (("model.hidden_size", 64), ("model.num_experts", 8), ("model.moe_top_k", 1),
+                           ("model.sub_layers", 1), ("model.num_hidden_layers", 3)):
+            with self.subTest(key):
+                config, run = self.copy()
+                name = key.split(".")[1]
+                self.assert_refused(("train", config, "--resume", "--set", f"{key}={value}"),
+                                    "of another model", f"{name} = .* there, {value}")
+                self.assertEqual(run.checkpoints(), [2, 3])
 
-    def test_resume_with_another_seed(self):
-        self.refuse_resume(r"train\.seed", train_seed=7)
+    def test_another_seed(self):
+        config, _ = self.copy()
+        self.refused(config, "train.seed = 7", options=("--set", "train.seed=8"))
 
     def test_model_that_is_not_ours(self):
-        config = self.checkpoint / "config.json"
-        config.write_text(config.read_text(encoding="utf-8").replace("cartesian_moe", "mamba"), encoding="utf-8")
-        (self.checkpoint / "checksums.json").unlink()
-        self.refuse_eval(r"config\.json.*mamba")
+        _, run = self.copy()
+        config = run.checkpoint(3) / "config.json"
+        config.write_text(config.read_text().replace("cartesian_moe", "mamba"))
+        (run.checkpoint(3) / "checksums.json").unlink()
+        self.assert_refused(self.evaluation(run.checkpoint(3)), r"config\.json.*mamba")
 
     def test_prompt_without_a_tokenizer(self):
-        (self.checkpoint / "tokenizer.json").unlink()
-        (self.checkpoint / "checksums.json").unlink()
-        self.refuse(r"tokenizer\.json", "generate", self.checkpoint, "--prompt", "x")
+        _, run = self.copy()
+        for name in ("tokenizer.json", "checksums.json"):
+            (run.checkpoint(3) / name).unlink()
+        self.assert_refused(("generate", run.checkpoint(3), "--prompt", "x"), r"tokenizer\.json")
 
     def test_data_that_does_not_exist(self):
-        self.refuse(r"nowhere", "eval", self.checkpoint, "--data", self.directory / "nowhere")
+        self.assert_refused(("eval", self.good.checkpoint(3), "--data", self.folder / "nowhere"), "nowhere")
 
 
-class DiskFullTest(support.CliTest):
-    LIMIT_BYTES = 40_000  # below the size of a weights file, above that of everything else
+class FullDisk(CliTest):
+    """A limit on the size of files stands for a full disk: writing fails in the middle of a file."""
 
-    def limited(self):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.LIMIT_BYTES, self.LIMIT_BYTES))
-
-    def test_full_disk_while_saving_keeps_the_last_checkpoint(self):
-        config = self.make_config()
-        self.succeed("train", config, *self.settings(train_steps=4))
-        before = self.checkpoints()
-        arguments = ["train", config, "--resume", *self.settings(train_steps=12)]
-        # Python ignores SIGXFSZ; leaving that to the program turns the signal into an error of write().
-        full = self.cartesian(*arguments, preexec_fn=self.limited, restore_signals=False)
-        self.assertEqual(full.code, support.EXIT_ERROR, full)
-        self.assertRegex(full.stderr, r"step-\d+.*File too large", full)
-        self.assertEqual(self.checkpoints(), before)
-        self.succeed(*arguments)
-
-    def test_full_disk_while_tokenizing_leaves_nothing(self):
-        text = self.write("a.txt", support.make_text(1, 20000))
-        result = self.cartesian("tokenize", text, "-o", self.tokens, preexec_fn=self.limited, restore_signals=False)
-        self.assertEqual(result.code, support.EXIT_ERROR, result)
-        self.assertRegex(result.stderr, r"tokens.*File too large", result)
-        self.assertEqual(list(self.directory.glob("tokens*")), [])
+    def test_while_saving(self):
+        for asynchronous in (True, False):
+            with self.subTest(asynchronous=asynchronous):
+                config, run = self.stopped_run(2, train__steps=6, checkpoint__every=2, checkpoint__async=asynchronous)
+                result = self.run_program("train", config, "--resume", code=1, file_limit=100 << 10)
+                self.assert_one_sentence(result, r"\.tmp-step-00000004/.*\.safetensors", "File too large")
+                self.assert_nothing_is_lost(config, run, 2, later=[4, 6])
 
 
 if __name__ == "__main__":
-    support.main()
+    unittest.main(verbosity=2)

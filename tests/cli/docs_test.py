@@ -2,17 +2,19 @@
 
 import pathlib
 import re
+import unittest
 
-import support
+from harness import CliTest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-class DocsTest(support.CliTest):
-    def setUp(self):
-        super().setUp()
-        self.listing = self.succeed("train", "--keys").stdout
+class Docs(CliTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.listing = cls.run_program("train", "--keys").out
 
     def known_keys(self):
         section, keys = "", set()
@@ -41,8 +43,9 @@ class DocsTest(support.CliTest):
     def test_shipped_configurations_are_accepted(self):
         for path in sorted((ROOT / "configs").glob("*.toml")):
             with self.subTest(config=path.name):
-                self.refuse(r"nowhere", "train", path, *self.settings(data_train="nowhere", run_dir=self.run_directory))
+                settings = ("--set", "data.train=nowhere", "--set", f"run.dir={self.folder / 'run'}")
+                self.assert_refused(("train", path, *settings), "nowhere")
 
 
 if __name__ == "__main__":
-    support.main()
+    unittest.main(verbosity=2)

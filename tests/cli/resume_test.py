@@ -6,7 +6,8 @@ import signal
 import time
 import unittest
 
-from harness import STOPPED, CliTest
+from harness import CliTest
+from job import STOPPED, wait_until
 
 LONG = 100000  # steps: more than any test waits for
 
@@ -33,12 +34,11 @@ class Exactness(CliTest):
     def test_resume_at_another_world_size(self):
         config, whole = self.config(train__steps=16)
         self.run_program("train", config)
-        for before, after in ((1, 3), (3, 2), (2, 1)):
+        for before, after in ((1, 3), (3, 2), (2, 1), (2, 3)):
             with self.subTest(before=before, after=after):
-                config, run = self.config(train__steps=16)
-                self.run_program("train", config, "--stop-at", "8", ranks=before, code=STOPPED)
+                config, run = self.stopped_run(8, ranks=before, train__steps=16)
                 self.run_program("train", config, "--resume", ranks=after)
-                self.assert_close(run.losses()[16], whole.losses()[16], 1e-5)
+                self.assert_close_losses(run.losses(), whole.losses(), 1e-5)
                 self.assert_close(run.valid_losses()[16], whole.valid_losses()[16], 1e-5)
 
     def test_resume_without_a_checkpoint_starts(self):
@@ -54,6 +54,26 @@ class Exactness(CliTest):
         self.run_program("train", config, "--resume")
         self.assertEqual(run.losses(), before)
         self.assertEqual(run.checkpoints(), [3])
+
+    def test_a_stop_that_has_been_passed_stops_at_once(self):
+        config, run = self.stopped_run(3, train__steps=9)
+        self.run_program("train", config, "--resume", "--stop-at", "2", code=STOPPED)
+        self.assertEqual(run.steps(), [1, 2, 3])
+
+    def test_what_fixes_the_order_of_the_data_is_kept(self):
+        config, _ = self.stopped_run(2, train__steps=4)
+        for setting in ("train.seed=8", "train.batch_sequences=12", "train.sequence_length=16",
+                        f"data.train={self.tokens}-valid"):
+            with self.subTest(setting):
+                self.assert_refused(("train", config, "--resume", "--set", setting), "the data in the same order")
+
+    def test_one_job_a_run_directory(self):
+        config, run = self.config(train__steps=LONG, valid__every=0)
+        job = self.start("train", config)
+        self.wait_for_lines(job, run, 1)
+        self.assert_refused(("train", config, "--resume"), "in use by another job")
+        job.signal(signal.SIGTERM)
+        self.assertEqual(job.wait().code, STOPPED)
 
     def test_resume_with_more_steps(self):
         config, run = self.config(train__steps=3)
@@ -75,6 +95,8 @@ class Killed(CliTest):
         last = 0
         for kill in range(self.KILLS):
             job = self.start("train", config, "--resume", ranks=ranks)
+            if last:  # until it has resumed, there may be lines of steps after that checkpoint
+                wait_until(lambda: not job.running() or "resumed from" in job.output())
             self.wait_for_lines(job, run, last + 1 + kill)
             time.sleep(draw.uniform(0, 0.2))
             job.kill_all()
@@ -109,8 +131,7 @@ class Killed(CliTest):
         self.check_end(config, run, last, ranks=2)
 
     def test_what_a_writer_left_behind_is_removed(self):
-        config, run = self.config(train__steps=4)
-        self.run_program("train", config, "--stop-at", "2", code=STOPPED)
+        config, run = self.stopped_run(2, train__steps=4)
         shutil.copytree(run.checkpoint(2), run.path / "checkpoints" / ".tmp-step-00000003")
         unlisted = run.checkpoint(3)
         shutil.copytree(run.checkpoint(2), unlisted)
@@ -124,8 +145,8 @@ class Signals(CliTest):
     """A request to stop ends the run at a step, with a checkpoint and exit code 75."""
 
     def check_stopped(self, config, run, result, ranks):
-        self.assertEqual(result.rank_codes if ranks > 1 else {}, dict.fromkeys(range(ranks), STOPPED) if ranks > 1 else {},
-                         result)
+        if ranks > 1:
+            self.assertEqual(result.rank_codes, dict.fromkeys(range(ranks), STOPPED), result)
         self.assertRegex(result.out, r"stopped at step \d+ with a checkpoint")
         last = run.steps()[-1]
         self.assertEqual(run.checkpoints(), [last])
@@ -165,6 +186,13 @@ class Signals(CliTest):
         result = job.wait()
         self.assertEqual(result.code, STOPPED, result)
         self.assertEqual(len(run.checkpoints()), 1)
+
+    def test_other_commands_end_at_once(self):
+        _, run = self.stopped_run(1, train__steps=2)
+        job = self.start("generate", run.checkpoint(1), "--tokens", LONG, "--temperature", "5", "--top-k", "0")
+        wait_until(lambda: job.ranks(1))
+        job.signal(signal.SIGTERM)
+        self.assertIn(job.wait().code, (128 + signal.SIGTERM, -signal.SIGTERM))
 
     def wait_for_directory(self, job, run):
         while job.running() and not run.path.exists():
