@@ -127,6 +127,38 @@ std::vector<std::string> all_gather(Transport& transport, std::string_view mine,
   return gathered;
 }
 
+std::vector<std::string> gather(Transport& transport, int root, std::string_view mine,
+                                CommPhase phase) {
+  Size size = mine.size();
+  if (transport.rank() != root) {
+    transport.exchange({phase, {{root, bytes_of(size)}}, {}});
+    transport.exchange({phase, {{root, bytes_of(mine)}}, {}});
+    return {};
+  }
+  const auto ranks = static_cast<std::size_t>(transport.size());
+  std::vector<Size> sizes(ranks, size);
+  std::vector<std::string> gathered(ranks);
+  MessageGroup lengths{phase, {}, {}};
+  MessageGroup contents{phase, {}, {}};
+  for (int r = 0; r < transport.size(); ++r) {
+    if (r != root) {
+      lengths.recvs.push_back({r, bytes_of(sizes[static_cast<std::size_t>(r)])});
+    }
+  }
+  transport.exchange(std::move(lengths));
+  for (int r = 0; r < transport.size(); ++r) {
+    const auto i = static_cast<std::size_t>(r);
+    if (r == root) {
+      gathered[i] = mine;
+    } else {
+      gathered[i].resize(sizes[i]);
+      contents.recvs.push_back({r, bytes_of(gathered[i])});
+    }
+  }
+  transport.exchange(std::move(contents));
+  return gathered;
+}
+
 void broadcast(Transport& transport, int root, std::string& bytes, CommPhase phase) {
   Size size = bytes.size();
   MessageGroup length{phase, {}, {}};

@@ -35,6 +35,11 @@ void all_reduce_sum(const Context& context, Transport& transport, const Team& te
 std::vector<std::string> all_gather(Transport& transport, std::string_view mine,
                                     CommPhase phase = {"all_gather"});
 
+/// On rank `root`: result[i] is what rank i contributed; sizes may differ. Elsewhere empty. Over
+/// the whole world.
+std::vector<std::string> gather(Transport& transport, int root, std::string_view mine,
+                                CommPhase phase = {"gather"});
+
 /// `bytes` becomes what it is on rank `root`. Over the whole world.
 void broadcast(Transport& transport, int root, std::string& bytes, CommPhase phase = {"broadcast"});
 

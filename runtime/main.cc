@@ -10,9 +10,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string(version()));
   const std::map<std::string, CommandFunction> commands = {
-      {"train", add_train_command(app)},
-      {"eval", add_eval_command(app)},
-      {"generate", add_generate_command(app)},
+      {"train", add_train_command(app)},       {"eval", add_eval_command(app)},
+      {"generate", add_generate_command(app)}, {"info", add_info_command(app)},
       {"tokenize", add_tokenize_command(app)},
   };
   try {

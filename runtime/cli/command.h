@@ -13,6 +13,7 @@ using CommandFunction = std::function<int()>;
 CommandFunction add_train_command(CLI::App& app);
 CommandFunction add_eval_command(CLI::App& app);
 CommandFunction add_generate_command(CLI::App& app);
+CommandFunction add_info_command(CLI::App& app);
 CommandFunction add_tokenize_command(CLI::App& app);
 
 }  // namespace cartesian

@@ -195,6 +195,21 @@ void TokenFile::read(std::int64_t offset, std::span<std::int32_t> out) const {
 
 std::uint64_t TokenFile::index_hash() const { return hash_bytes(index_->bytes()); }
 
+std::vector<std::int64_t> TokenFile::document_ends() const {
+  const std::byte* lengths = index_->bytes().data() + layout::kHeaderBytes;
+  const std::byte* bounds = lengths + sequences_ * std::int64_t{layout::kSequenceBytes};
+  std::vector<std::int64_t> ends;
+  std::int64_t tokens = 0;
+  std::int64_t sequence = 0;
+  for (std::int64_t document = 1; document < bounds_; ++document) {
+    for (const auto end = load<std::int64_t>(bounds + document * 8); sequence < end; ++sequence) {
+      tokens += load<std::int32_t>(lengths + sequence * 4);
+    }
+    ends.push_back(tokens);
+  }
+  return ends;
+}
+
 void TokenFile::check_vocabulary(std::int64_t vocabulary) const {
   check(vocabulary >= 1, "a vocabulary has at least one token");
   with_type(type_, [&](auto token) {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/file_system.h"
 
@@ -42,6 +43,8 @@ class TokenFile {
   std::int64_t documents() const { return bounds_ - 1; }
   /// Of PREFIX.idx: tells one token file from another.
   std::uint64_t index_hash() const;
+  /// Of each document: the number of tokens up to its end.
+  std::vector<std::int64_t> document_ends() const;
 
   /// Tokens [offset, offset + out.size()) of all documents in order. Throws FormatError if a token
   /// does not fit an int32. REQUIRES: they exist.

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "kernels/top_k.h"
+#include "runtime/model/parameter_count.h"
 
 namespace cartesian {
 
@@ -28,18 +29,6 @@ constexpr std::int64_t kMaxSize = kLargestSize;
 constexpr std::int64_t kMaxBlocks = 1 << 16;
 constexpr std::int64_t kMaxExperts = std::numeric_limits<std::int16_t>::max();
 constexpr double kMaxParameters = 1e13;
-
-/// How many parameters the matrices have. In float64: a hostile configuration overflows integers.
-double parameters_of(const ModelConfig& config) {
-  const auto hidden = static_cast<double>(config.hidden_size);
-  const auto width = static_cast<double>(config.intermediate_size);
-  const auto blocks = static_cast<double>(config.num_hidden_layers);
-  const double moe = static_cast<double>(config.moe_layers() * config.sub_layers) *
-                     static_cast<double>(config.num_experts) * 3 * hidden *
-                     static_cast<double>(config.expert_width());
-  return 2 * static_cast<double>(config.vocab_size) * hidden +
-         blocks * (4 * hidden * hidden + 3 * hidden * width) + moe;
-}
 
 /// Typed access to config.json's keys, with errors that name file and key.
 class Keys {
@@ -228,7 +217,7 @@ void validate(const ModelConfig& config, const std::string& where) {
   if (config.sub_layers > 0) {
     validate_moe(config, where);
   }
-  const double parameters = parameters_of(config);
+  const double parameters = count_parameters(config).matrices();
   require(parameters <= kMaxParameters,
           fmt::format("{}*: a model of these sizes has {:.1e} parameters, more than {:.0e}", where,
                       parameters, kMaxParameters));

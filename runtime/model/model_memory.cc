@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "runtime/model/parameter_count.h"
 
 namespace cartesian {
 
@@ -38,18 +39,8 @@ void require_memory(double bytes, int ranks_here, const char* what, const char* 
 }  // namespace
 
 double least_model_bytes(const ModelConfig& config, int ranks) {
-  const auto hidden = static_cast<double>(config.hidden_size);
-  const auto blocks = static_cast<double>(config.num_hidden_layers);
-  const auto sub_layers = static_cast<double>(config.moe_layers() * config.sub_layers);
-  const auto experts = static_cast<double>(config.num_experts);
-  const double dense_blocks = blocks - static_cast<double>(config.moe_layers());
-  const double ffn = 3 * hidden * static_cast<double>(config.intermediate_size);
-  const double expert = 3 * hidden * static_cast<double>(config.expert_width());
-
-  const double embeddings = 2 * hidden * static_cast<double>(config.vocab_size);
-  const double shared = embeddings + blocks * 4 * hidden * hidden + dense_blocks * ffn +
-                        sub_layers * experts * hidden;  // routers
-  return kBytesPerParameter * (shared + sub_layers * experts * expert / ranks);
+  const ParameterCount count = count_parameters(config);
+  return kBytesPerParameter * (count.backbone + count.small + count.experts / ranks);
 }
 
 void check_model_memory(const ModelConfig& config, int ranks, int ranks_here) {
@@ -62,6 +53,38 @@ void check_training_memory(const ModelConfig& config, int ranks, int ranks_here,
                              static_cast<double>(config.num_hidden_layers) * sizeof(float);
   require_memory(least_model_bytes(config, ranks) + activations, ranks_here, "a micro-batch",
                  "train.micro_batch_sequences or train.sequence_length");
+}
+
+RankMemory estimate_memory(const ModelConfig& config, int expert_ranks, double tokens,
+                           std::size_t element) {
+  const ParameterCount count = count_parameters(config);
+  const auto size = static_cast<double>(element);
+  const auto hidden = static_cast<double>(config.hidden_size);
+  const auto blocks = static_cast<double>(config.num_hidden_layers);
+  const auto moe_blocks = static_cast<double>(config.moe_layers());
+  const double local_experts = count.experts / expert_ranks;
+
+  // Elements a token leaves behind in each part of a block (SubLayer::Chunk and its like).
+  const double attention = 6 * hidden;  // normed, q, k, v, attended, the sum
+  const double dense = 2 * hidden + 2 * static_cast<double>(config.intermediate_size);
+  double sub_layer = 0;
+  double sub_layer_backward = 0;
+  if (config.sub_layers > 0) {
+    const auto width = static_cast<double>(config.expert_width());
+    const auto choices = static_cast<double>(config.moe_top_k);
+    const double copy_in_f32 = element < sizeof(float) ? 2 * hidden : 0;
+    sub_layer = 3 * hidden + copy_in_f32 + choices * (2 * hidden + 2 * width) +
+                static_cast<double>(config.shared_ffns()) * 2 * width +
+                static_cast<double>(config.num_experts + 6 * config.moe_top_k) * 4 / size;
+    sub_layer_backward = 2 * hidden + choices * 2 * hidden;
+  }
+  const auto sub_layers = static_cast<double>(config.sub_layers);
+  const double per_token = 2 * hidden + blocks * attention + (blocks - moe_blocks) * dense +
+                           moe_blocks * sub_layers * sub_layer + sub_layers * sub_layer_backward;
+  const double embedding = hidden * static_cast<double>(config.vocab_size);
+  return {.parameters = kBytesPerParameter * (count.backbone + count.small + local_experts),
+          .packed = 2 * size * (count.backbone - embedding + local_experts),
+          .activations = tokens * per_token * size};
 }
 
 }  // namespace cartesian

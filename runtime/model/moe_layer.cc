@@ -4,8 +4,11 @@ namespace cartesian {
 
 namespace {
 
-/// Rows of chunk `index` of `count`: as even as can be, some perhaps empty.
+/// Rows of chunk `index` of `count`: as even as can be, some perhaps empty. Undefined if `rows` is.
 Tensor chunk_rows(const Tensor& rows, std::size_t index, std::size_t count) {
+  if (!rows.defined()) {
+    return rows;
+  }
   const auto bound = [&](std::size_t i) {
     return rows.rows() * static_cast<std::int64_t>(i) / static_cast<std::int64_t>(count);
   };
@@ -48,9 +51,14 @@ void MoeLayer::forward(RankContext& rank, const Input& input, const Tensor& out,
     for (std::size_t c = 0; c < count; ++c) {
       chunks[c].first_token = input.first_token + x.rows() * static_cast<std::int64_t>(c) /
                                                       static_cast<std::int64_t>(count);
-      const Tensor hash_logits =
-          input.hash_logits.defined() ? chunk_rows(input.hash_logits, c, count) : input.hash_logits;
-      sub_layer.route(rank, chunk_rows(in, c, count), hash_logits, chunks[c], loads[s]);
+      SubLayer::Input tokens{.x = chunk_rows(x, c, count),
+                             .hash_logits = chunk_rows(input.hash_logits, c, count),
+                             .speculative = {}};
+      if (rank.speculate && s > 0) {
+        tokens.speculative = sub_layer.speculate(rank, tokens);
+      }
+      tokens.x = chunk_rows(in, c, count);
+      sub_layer.route(rank, tokens, chunks[c], loads[s]);
     }
     for (SubLayer::Chunk& chunk : chunks) {
       sub_layer.send(rank, chunk);

@@ -17,6 +17,15 @@ struct RouterMask {
   int first_layer = 0;       ///< MoE layers before this one are left alone
 };
 
+/// What an observer of routing sees of one chunk of tokens in one sub-layer.
+struct RoutedChunk {
+  TokenRouting routing;
+  Tensor gates;  ///< [tokens, k], like routing.experts
+  /// What B's router would have chosen before A's output was added, [tokens, k]; undefined unless
+  /// RankContext::speculate and this is B.
+  Tensor speculative;
+};
+
 struct RankContext {
   Context& op;
   /// Saved activations and exchange buffers of one micro-batch; reset after its backward.
@@ -26,8 +35,10 @@ struct RankContext {
   DType dtype = DType::f32;  ///< of activations and payloads
   int chunks = 1;            ///< parts in which a rank's tokens pass a MoE layer
   RouterMask mask;
+  /// Evaluates B's router on A's input, too, for on_route to see.
+  bool speculate = false;
   /// Sees every chunk's choices before its rows leave; may be empty.
-  std::function<void(const TokenRouting&)> on_route;
+  std::function<void(const RoutedChunk&)> on_route;
 };
 
 }  // namespace cartesian

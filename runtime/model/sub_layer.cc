@@ -73,21 +73,34 @@ void SubLayer::pack(const Context& context, DType dtype) {
   }
 }
 
-void SubLayer::route(RankContext& rank, const Tensor& x, const Tensor& hash_logits, Chunk& chunk,
-                     RouterLoad& load) const {
-  chunk.h = norm_.forward(rank, x, chunk.norm);
-  router_.forward(rank,
-                  {.h = chunk.h,
-                   .hash_logits = hash_logits,
-                   .masked = position_.layer >= rank.mask.first_layer ? rank.mask.experts : 0},
-                  chunk.router, load);
+Router::Input SubLayer::router_input(const RankContext& rank, const Tensor& h,
+                                     const Tensor& hash_logits) const {
+  return {.h = h,
+          .hash_logits = hash_logits,
+          .masked = position_.layer >= rank.mask.first_layer ? rank.mask.experts : 0};
+}
+
+Tensor SubLayer::speculate(RankContext& rank, const Input& input) const {
+  Norm::Saved norm;
+  Router::Saved choice;
+  RouterLoad uncounted{.counts = std::vector<double>(static_cast<std::size_t>(config_.num_experts)),
+                       .probabilities = {}};
+  const Tensor h = norm_.forward(rank, input.x, norm);
+  router_.forward(rank, router_input(rank, h, input.hash_logits), choice, uncounted);
+  return choice.experts;
+}
+
+void SubLayer::route(RankContext& rank, const Input& input, Chunk& chunk, RouterLoad& load) const {
+  chunk.h = norm_.forward(rank, input.x, chunk.norm);
+  router_.forward(rank, router_input(rank, chunk.h, input.hash_logits), chunk.router, load);
   const TokenRouting routing{.block = position_.block,
                              .layer = position_.layer,
                              .group = position_.group,
                              .experts = chunk.router.experts,
                              .first_token = chunk.first_token};
   if (rank.on_route) {
-    rank.on_route(routing);
+    rank.on_route(
+        {.routing = routing, .gates = chunk.router.gates, .speculative = input.speculative});
   }
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
   chunk.transfer = rank.exchange.begin_plan(rank.op, rank.activations, routing);

@@ -50,9 +50,15 @@ class SubLayer {
 
   void pack(const Context& context, DType dtype);
 
-  /// `hash_logits`: see Router::Input.
-  void route(RankContext& rank, const Tensor& x, const Tensor& hash_logits, Chunk& chunk,
-             RouterLoad& load) const;
+  struct Input {
+    Tensor x;            ///< [tokens, hidden]
+    Tensor hash_logits;  ///< see Router::Input
+    Tensor speculative;  ///< see RoutedChunk
+  };
+  /// What route() would choose for `input.x`, [tokens, k] in the arena of activations; nothing is
+  /// sent, counted or saved.
+  Tensor speculate(RankContext& rank, const Input& input) const;
+  void route(RankContext& rank, const Input& input, Chunk& chunk, RouterLoad& load) const;
   void send(RankContext& rank, Chunk& chunk) const;
   /// `out` [tokens, hidden] becomes x plus the shared expert's part.
   void compute(RankContext& rank, Chunk& chunk, const Tensor& out) const;
@@ -70,6 +76,8 @@ class SubLayer {
   const SubLayerPosition& position() const { return position_; }
 
  private:
+  Router::Input router_input(const RankContext& rank, const Tensor& h,
+                             const Tensor& hash_logits) const;
   /// `out` becomes the shared FFNs' weighted sum; chunk.dh and chunk.dshared_weights their
   /// gradients.
   void shared_forward(RankContext& rank, Chunk& chunk, const Tensor& out) const;

@@ -12,9 +12,12 @@ namespace {
 
 constexpr std::int64_t kTokensPerForward = 4096;  // of one rank: bounds memory
 
-/// Sums loss and loads over all ranks, in place.
+/// Sums losses and loads over all ranks, in place.
 void reduce(ModelRank& rank, EvaluationResult& result) {
   std::vector<double> sums = {result.loss};
+  for (const SourceLoss& source : result.sources) {
+    sums.insert(sums.end(), {source.loss, static_cast<double>(source.tokens)});
+  }
   for (const RouterLoad& load : result.loads) {
     sums.insert(sums.end(), load.counts.begin(), load.counts.end());
   }
@@ -22,9 +25,23 @@ void reduce(ModelRank& rank, EvaluationResult& result) {
                  std::span(sums), {"evaluation"});
   result.loss = sums.front();
   auto at = sums.begin() + 1;
+  for (SourceLoss& source : result.sources) {
+    source.loss = *at++;
+    source.tokens = static_cast<std::int64_t>(*at++);
+  }
   for (RouterLoad& load : result.loads) {
     std::copy_n(at, load.counts.size(), load.counts.begin());
     at += static_cast<std::ptrdiff_t>(load.counts.size());
+  }
+}
+
+/// losses[i] is that of predicting token `first` + i.
+void add_by_source(const DocumentSources& sources, std::int64_t first, const Tensor& losses,
+                   EvaluationResult& result) {
+  for (std::int64_t i = 0; i < losses.rows(); ++i) {
+    SourceLoss& source = result.sources[sources.source_of(first + i)];
+    source.loss += losses.data<float>()[i];
+    ++source.tokens;
   }
 }
 
@@ -36,7 +53,8 @@ std::int64_t evaluated_window(std::int64_t index, std::int64_t count, std::int64
   return index * total / count;
 }
 
-EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int64_t count) {
+EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int64_t count,
+                          const DocumentSources* sources) {
   const std::int64_t length = windows.length();
   count = std::min(count, windows.count());
   const int ranks = rank.transport().size();
@@ -44,6 +62,7 @@ EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int
   // still be needed.
   const std::int64_t per_forward = std::max<std::int64_t>(1, kTokensPerForward / length) * ranks;
   EvaluationResult result;
+  result.sources.resize(sources == nullptr ? 0 : sources->names().size());
   rank.model().clear_loads();
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> targets;
@@ -70,11 +89,21 @@ EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int
     for (const float loss : losses.span<float>()) {
       result.loss += loss;
     }
+    if (sources != nullptr) {
+      for (std::int64_t i = 0; i < share.count; ++i) {
+        const std::int64_t window =
+            evaluated_window(begin + share.first + i, count, windows.count());
+        add_by_source(*sources, window * length + 1, losses.slice(i * length, length), result);
+      }
+    }
   }
   result.loads.assign(rank.model().loads().begin(), rank.model().loads().end());
   reduce(rank, result);
   result.tokens = count * length;
   result.loss /= static_cast<double>(std::max<std::int64_t>(1, result.tokens));
+  for (SourceLoss& source : result.sources) {
+    source.loss /= static_cast<double>(std::max<std::int64_t>(1, source.tokens));
+  }
   return result;
 }
 

@@ -171,6 +171,20 @@ TEST_P(CollectivesTest, WorkLongerThanTheDeadlineCanBeAgreedOnPatiently) {
   });
 }
 
+TEST_P(CollectivesTest, GatherBringsEverythingToTheRoot) {
+  run([](Transport& transport) {
+    for (int root = 0; root < transport.size(); ++root) {
+      const std::string mine(static_cast<std::size_t>(transport.rank()), 'x');
+      const std::vector<std::string> all = gather(transport, root, mine);
+      ASSERT_EQ(all.size(),
+                transport.rank() == root ? static_cast<std::size_t>(transport.size()) : 0U);
+      for (std::size_t r = 0; r < all.size(); ++r) {
+        EXPECT_EQ(all[r], std::string(r, 'x'));
+      }
+    }
+  });
+}
+
 TEST_P(CollectivesTest, NobodyLeavesABarrierBeforeAllHaveCome) {
   run([](Transport& transport) {
     for (int i = 0; i < 20; ++i) {

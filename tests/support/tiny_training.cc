@@ -139,7 +139,9 @@ TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,
   std::mutex mutex;  // guards `record` but for the experts, which the recorder guards
   with_ranks(setup, [&](ModelRank& rank) {
     std::size_t calls = 0;
-    rank.context().on_route = [&](const TokenRouting& routing) { recorder.add(calls++, routing); };
+    rank.context().on_route = [&](const RoutedChunk& chunk) {
+      recorder.add(calls++, chunk.routing);
+    };
     TrainingStep step(setup.train, rank, data.samples());
     ParameterStore& store = rank.parameters();
     for (std::int64_t i = 0; i < setup.train.steps; ++i) {
