@@ -35,11 +35,10 @@ constexpr const char* name_of_type() {
 using Entry = std::pair<std::string, SafetensorsEntry>;
 
 template <class T>
-Entry entry_of(std::string name, const std::vector<T>& values, std::vector<std::int64_t> shape) {
+Entry entry_of(std::string name, const std::vector<T>& values,
+               const std::vector<std::int64_t>& shape) {
   return {std::move(name),
-          {.dtype = name_of_type<T>(),
-           .shape = std::move(shape),
-           .bytes = std::as_bytes(std::span(values))}};
+          {.dtype = name_of_type<T>(), .shape = shape, .bytes = std::as_bytes(std::span(values))}};
 }
 
 /// Which sub-layer, if any, a tensor named layers.L.g.ids belongs to.
