@@ -46,7 +46,7 @@ class LostRank(CliTest):
         self.assertEqual(result.rank_codes, {0: 1, 1: 128 + signal.SIGKILL, 2: 1}, result)
         self.assertTrue(result.errors(), result)
         for sentence in result.errors():
-            self.assertRegex(sentence, r"^cartesian: rank [02] \(.+\): .*rank 1")
+            self.assertRegex(sentence, r"^cartesian: rank [02] \(.+\): .*ranks? (\d+ \(\S+\), )*1 \(")
 
     def test_stopped(self):
         """A rank that neither answers nor dies: the sentence names rank, peer, phase and layer."""
