@@ -68,7 +68,8 @@ class FileSystem {
   virtual void remove_all(const Path& path) = 0;
   /// Makes a directory's entries survive a power cut.
   virtual void sync_directory(const Path& path) = 0;
-  /// Locks the file `path`, creating it if absent; null if another process holds it.
+  /// Locks the file `path`, creating it if absent; null if another process holds it. Where the file
+  /// system has no locks, everybody gets one.
   virtual std::unique_ptr<FileLock> try_lock(const Path& path) = 0;
 
   /// Writes a temporary file beside `path`, syncs it, and renames it to `path`.

@@ -317,10 +317,14 @@ class PosixFileSystem final : public FileSystem {
     if (retry([&] { return ::flock(fd.get(), LOCK_EX | LOCK_NB); }) == 0) {
       return std::make_unique<PosixFileLock>(fd.release());
     }
-    if (errno != EWOULDBLOCK) {
+    if (errno == EWOULDBLOCK) {
+      return nullptr;
+    }
+    // Some network file systems have no locks: better none than no run.
+    if (errno != ENOSYS && errno != ENOLCK && errno != EOPNOTSUPP) {
       fail("lock", path, errno);
     }
-    return nullptr;
+    return std::make_unique<PosixFileLock>(fd.release());
   }
 
  private:

@@ -153,10 +153,28 @@ class Reader {
       fail(fmt::format("tensor {} holds a gate that is negative or not finite",
                        quote(prefix + "gates")));
     }
+    check_choices(prefix, result);
     if (group == 1 && file_.tensors().contains(prefix + "speculative_ids")) {
       result.speculative_ids = checked_ids(prefix + "speculative_ids", shape, trace.experts);
     }
     return result;
+  }
+
+  /// A token's choices come first, then nothing; no expert twice; what is not chosen has no gate.
+  void check_choices(const std::string& prefix, const RoutingTrace::SubLayer& sub_layer) const {
+    const auto k = static_cast<std::size_t>(sub_layer.choices);
+    for (std::size_t begin = 0; begin < sub_layer.ids.size(); begin += k) {
+      for (std::size_t j = begin; j < begin + k; ++j) {
+        const std::int16_t id = sub_layer.ids[j];
+        const auto earlier = std::span(sub_layer.ids).subspan(begin, j - begin);
+        const bool twice = id >= 0 && std::ranges::find(earlier, id) != earlier.end();
+        const bool gap = id >= 0 && !earlier.empty() && earlier.back() < 0;
+        if (twice || gap || (id < 0 && sub_layer.gates[j] != 0)) {
+          fail(fmt::format("tensors {} and gates: the choices of token {} contradict each other",
+                           quote(prefix + "ids"), begin / k));
+        }
+      }
+    }
   }
 
   std::vector<std::int16_t> checked_ids(const std::string& name,

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <future>
 #include <numeric>
+#include <thread>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -45,7 +46,7 @@ constexpr char kOther = 'E';
   }
 }
 
-/// How long agree_patiently() lets pass between two rounds: short at first, for work that is.
+/// How long wait_patiently() lets pass between two rounds: short at first, for work that is.
 constexpr std::chrono::milliseconds kFirstPause{1};
 constexpr std::chrono::milliseconds kLongestPause{256};
 
@@ -198,17 +199,23 @@ void agree(Transport& transport, CommPhase phase, const std::function<void()>& w
   agree_on(transport, phase, outcome_of(work));
 }
 
-void agree_patiently(Transport& transport, CommPhase phase, const std::function<void()>& work) {
-  auto outcome = std::async(std::launch::async, [&work] { return outcome_of(work); });
+void wait_patiently(Transport& transport, CommPhase phase, const std::function<bool()>& done) {
   auto pause = kFirstPause;
   const auto all_done = [&] {
-    const bool done = outcome.wait_for(pause) == std::future_status::ready;
-    const std::vector<std::string> flags = all_gather(transport, done ? "1" : "0", phase);
+    const std::vector<std::string> flags = all_gather(transport, done() ? "1" : "0", phase);
     return std::ranges::all_of(flags, [](const std::string& flag) { return flag == "1"; });
   };
   while (!all_done()) {
+    std::this_thread::sleep_for(pause);
     pause = std::min(2 * pause, kLongestPause);
   }
+}
+
+void agree_patiently(Transport& transport, CommPhase phase, const std::function<void()>& work) {
+  auto outcome = std::async(std::launch::async, [&work] { return outcome_of(work); });
+  wait_patiently(transport, phase, [&outcome] {
+    return outcome.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  });
   agree_on(transport, phase, outcome.get());
 }
 

@@ -52,6 +52,9 @@ void barrier(Transport& transport, CommPhase phase = {"barrier"});
 /// do what may fail on one rank only (reading files, checking settings) without a hang. A CommError
 /// in `work` is thrown on at once: nothing can be agreed then.
 void agree(Transport& transport, CommPhase phase, const std::function<void()>& work);
+/// Returns once done() is true on every rank, however long that takes: the ranks keep telling each
+/// other that they are there.
+void wait_patiently(Transport& transport, CommPhase phase, const std::function<bool()>& done);
 /// As agree(), for work that may take longer than a wait's deadline (reading or writing whole
 /// files), on some ranks or on all: it runs on a thread of its own, while the ranks keep telling
 /// each other that they are there. `work` must not use the transport. If another rank is lost

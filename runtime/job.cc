@@ -115,6 +115,24 @@ Topology find_topology(Transport& transport, std::span<const std::int64_t> node_
   return *topology;
 }
 
+void check_same_contents(Transport& transport, const std::string& what, const std::string& mine) {
+  const std::vector<std::string> all = all_gather(transport, mine, {"configuration"});
+  const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"configuration"});
+  for (std::size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] != all[0]) {
+      throw ConfigError(fmt::format("{} is not the same on rank {} ({}) as on rank 0 ({}): all "
+                                    "ranks need the same files",
+                                    what, rank, hosts[rank], hosts[0]),
+                        /*on_every_rank=*/true);
+    }
+  }
+}
+
+int ranks_on_host(Transport& transport) {
+  const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"bootstrap"});
+  return static_cast<int>(std::ranges::count(hosts, transport.host()));
+}
+
 int threads_per_rank(std::int64_t configured, const Topology& topology, int rank) {
   if (configured > 0) {
     return static_cast<int>(std::min<std::int64_t>(configured, 1024));

@@ -47,6 +47,13 @@ int run_alive(Job& job, const std::function<int()>& work);
 /// Ranks by node: `node_sizes` if not empty, else those that share a host. Collective.
 Topology find_topology(Transport& transport, std::span<const std::int64_t> node_sizes);
 
+/// Throws ConfigError on every rank if `mine`, what this rank read from `what`, differs from rank
+/// 0's, naming the rank and its host. Collective.
+void check_same_contents(Transport& transport, const std::string& what, const std::string& mine);
+
+/// How many ranks run on this rank's host, whatever the nodes. Collective.
+int ranks_on_host(Transport& transport);
+
 /// Threads for this rank: `configured`, or if 0 this process's cores shared by the ranks of the
 /// node.
 int threads_per_rank(std::int64_t configured, const Topology& topology, int rank);

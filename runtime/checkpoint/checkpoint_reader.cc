@@ -136,9 +136,10 @@ void check_same_model(const ModelConfig& checkpoint, const ModelConfig& configur
   if (configured.sub_layers > 0) {
     compare(&ModelConfig::num_experts, "num_experts");
     compare(&ModelConfig::routing, "routing");
-    compare(&ModelConfig::moe_top_k, "moe_top_k");
     if (configured.routing_kind() == RoutingKind::top_p) {
-      compare(&ModelConfig::moe_top_p, "moe_top_p");
+      compare(&ModelConfig::moe_top_p, "moe_top_p");  // moe_top_k is nominal, and not kept
+    } else {
+      compare(&ModelConfig::moe_top_k, "moe_top_k");
     }
     compare(&ModelConfig::grain_level, "grain_level");
     compare(&ModelConfig::use_residual, "use_residual");

@@ -182,12 +182,11 @@ void CheckpointWriter::write_shards(WriteJob& job) {
 
 void CheckpointWriter::wait() {
   check(in_progress(), "wait() follows begin()");
-  std::thread& thread = (*job_)->thread;
-  agree_patiently(transport_, {"checkpoint"}, [&thread] {
-    if (thread.joinable()) {
-      thread.join();
-    }
-  });
+  WriteJob& job = **job_;
+  wait_patiently(transport_, {"checkpoint"}, [&job] { return job.done.load(); });
+  if (job.thread.joinable()) {
+    job.thread.join();
+  }
 }
 
 Path CheckpointWriter::commit() {

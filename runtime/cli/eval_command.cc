@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "comm/collectives.h"
 #include "runtime/cli/command.h"
 #include "runtime/cli/loaded_model.h"
@@ -48,6 +50,10 @@ void open_data(Job& job, const Options& options, const ModelConfig& model, Evalu
       data.sources.emplace(job.files, *data.tokens);
     }
   });
+  const std::string sources =
+      data.sources ? fmt::format("{}", fmt::join(data.sources->names(), "\n")) : "none";
+  check_same_contents(job.transport, fmt::format("--data {}", options.data),
+                      hash_hex(data.tokens->index_hash()) + sources);
   data.count = options.sequences > 0 ? std::min(options.sequences, data.windows->count())
                                      : data.windows->count();
 }
@@ -60,7 +66,7 @@ void check_mask(const RouterMask& mask, const ModelConfig& model) {
   if (model.sub_layers == 0) {
     throw ConfigError("--disable-top needs a model with experts; this one is dense");
   }
-  if (mask.experts + needed > model.num_experts) {
+  if (mask.experts > model.num_experts - needed) {
     throw ConfigError(fmt::format("--disable-top {} leaves fewer than {} of {} experts to choose",
                                   mask.experts, needed, model.num_experts));
   }

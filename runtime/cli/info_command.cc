@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -83,13 +84,25 @@ void print_parameters(const ModelConfig& model) {
   }
 }
 
-void print_memory(const Config& config, int ranks) {
+/// Ranks that one copy of the experts is spread over; of a placement file it is not known here.
+int expert_ranks(const Config& config, const Options& options) {
+  if (config.parallel.placement == "local") {
+    return std::max(1, options.ranks / options.nodes);
+  }
+  const std::int64_t spread =
+      config.parallel.expert_ranks > 0 ? config.parallel.expert_ranks : options.ranks;
+  if (spread > options.ranks) {
+    throw ConfigError(
+        fmt::format("parallel.expert_ranks = {} is more than --ranks {}", spread, options.ranks));
+  }
+  return static_cast<int>(spread);
+}
+
+void print_memory(const Config& config, int ranks, int spread) {
   const std::size_t element = config.train.dtype == "bfloat16" ? 2 : 4;
   const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
                         static_cast<double>(config.train.sequence_length) / ranks;
-  const auto spread = static_cast<int>(config.parallel.expert_ranks);
-  const RankMemory memory =
-      estimate_memory(config.model, spread > 0 ? spread : ranks, tokens, element);
+  const RankMemory memory = estimate_memory(config.model, spread, tokens, element);
   const auto line = [](const std::string& what, double bytes) {
     fmt::print("  {:<32} {:8.2f}\n", what, bytes / kGiB);
   };
@@ -102,15 +115,17 @@ void print_memory(const Config& config, int ranks) {
 
 /// With evenly used experts, spread evenly over the ranks, in the flat flow: every choice is a
 /// copy, there and back.
-void print_exchange(const Config& config, const Options& options) {
+void print_exchange(const Config& config, const Options& options, int spread) {
   const ModelConfig& model = config.model;
   if (model.sub_layers == 0) {
     fmt::print("exchange: none, a dense model\n");
     return;
   }
   const double choices = static_cast<double>(model.moe_top_k * model.sub_layers);
-  const double between_ranks = 2 * choices * (1 - 1.0 / options.ranks);
-  const double between_nodes = 2 * choices * (1 - 1.0 / options.nodes);
+  // Ranks that share a copy of the experts are neighbours: they span so many nodes.
+  const double nodes = std::max(1.0, static_cast<double>(spread) * options.nodes / options.ranks);
+  const double between_ranks = 2 * choices * (1 - 1.0 / spread);
+  const double between_nodes = 2 * choices * (1 - 1 / nodes);
   const double bytes =
       static_cast<double>(model.hidden_size) * (config.train.dtype == "bfloat16" ? 2 : 4);
   const double step = 2 * static_cast<double>(model.moe_layers()) * bytes;  // forward and backward
@@ -130,8 +145,9 @@ int info(const Options& options) {
   }
   fmt::print("{}\n", describe(config.model));
   print_parameters(config.model);
-  print_memory(config, options.ranks);
-  print_exchange(config, options);
+  const int spread = expert_ranks(config, options);
+  print_memory(config, options.ranks, spread);
+  print_exchange(config, options, spread);
   return kExitOk;
 }
 

@@ -17,8 +17,7 @@ void add_load_options(CLI::App& command, LoadOptions& options) {
 
 LoadedModel::LoadedModel(Job& job, const Path& checkpoint, const LoadOptions& options)
     : topology_(find_topology(job.transport, {})) {
-  const auto ranks_here =
-      static_cast<int>(topology_.ranks_of_node(topology_.node(job.transport.rank())).size());
+  const int ranks_here = ranks_on_host(job.transport);
   std::optional<CheckpointReader> reader;
   agree_patiently(job.transport, {"checkpoint"}, [&] {
     reader.emplace(job.files, checkpoint);

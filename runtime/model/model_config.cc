@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -98,7 +99,7 @@ void read_routing(const Keys& keys, ModelConfig& config) {
   }
   keys.refuse(top_k == 0 || top_k < -kMaxExperts, "moe_top_k", "a value that names no routing");
   config.routing = top_k == -1 ? "top_p" : "hash";
-  config.moe_top_k = top_k == -1 ? 2 : -top_k;
+  config.moe_top_k = top_k == -1 ? std::min<std::int64_t>(2, config.num_experts) : -top_k;
   config.moe_top_p = keys.get<double>("moe_top_p", 0.4);
 }
 

@@ -62,6 +62,7 @@ RankMemory estimate_memory(const ModelConfig& config, int expert_ranks, double t
   const auto hidden = static_cast<double>(config.hidden_size);
   const auto blocks = static_cast<double>(config.num_hidden_layers);
   const auto moe_blocks = static_cast<double>(config.moe_layers());
+  constexpr double kArenaSlack = 1.25;  // Arena::reset() keeps a quarter to spare
   const double local_experts = count.experts / expert_ranks;
 
   // Elements a token leaves behind in each part of a block (SubLayer::Chunk and its like).
@@ -81,10 +82,11 @@ RankMemory estimate_memory(const ModelConfig& config, int expert_ranks, double t
   const auto sub_layers = static_cast<double>(config.sub_layers);
   const double per_token = 2 * hidden + blocks * attention + (blocks - moe_blocks) * dense +
                            moe_blocks * sub_layers * sub_layer + sub_layers * sub_layer_backward;
+  const double scratch = 5 * hidden;  // attention's backward
   const double embedding = hidden * static_cast<double>(config.vocab_size);
   return {.parameters = kBytesPerParameter * (count.backbone + count.small + local_experts),
           .packed = 2 * size * (count.backbone - embedding + local_experts),
-          .activations = tokens * per_token * size};
+          .activations = kArenaSlack * tokens * (per_token + scratch) * size};
 }
 
 }  // namespace cartesian

@@ -30,12 +30,12 @@ Config checked(Job& job, Config config) {
 }
 
 Placement agreed_placement(Job& job, const Config& config, const Topology& topology) {
+  const int ranks_here = ranks_on_host(job.transport);
   std::optional<Placement> placement;
   agree(job.transport, {"placement"}, [&] {
     const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
                           static_cast<double>(config.train.sequence_length);
-    const auto here = topology.ranks_of_node(topology.node(job.transport.rank())).size();
-    check_training_memory(config.model, topology.ranks(), static_cast<int>(here), tokens);
+    check_training_memory(config.model, topology.ranks(), ranks_here, tokens);
     placement = make_placement(job.files, config.model, config.parallel, topology);
   });
   check_same_contents(job.transport, "parallel.placement = \"" + config.parallel.placement + "\"",
@@ -75,19 +75,6 @@ void check_same_config(Transport& transport, const Config& config) {
                         rank, section, b, a),
             /*on_every_rank=*/true);
       }
-    }
-  }
-}
-
-void check_same_contents(Transport& transport, const std::string& what, const std::string& mine) {
-  const std::vector<std::string> all = all_gather(transport, mine, {"configuration"});
-  const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"configuration"});
-  for (std::size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] != all[0]) {
-      throw ConfigError(fmt::format("{} is not the same on rank {} ({}) as on rank 0 ({}): all "
-                                    "ranks need the same files",
-                                    what, rank, hosts[rank], hosts[0]),
-                        /*on_every_rank=*/true);
     }
   }
 }
@@ -244,6 +231,9 @@ bool Trainer::after_step(const StepResult& result, Seconds duration) {
   // A stop that was asked for does not wait for a validation.
   const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
   if (valid_windows_ && (last || due)) {
+    if (writer_->in_progress()) {  // it is good, whatever validation says of the weights of now
+      commit_checkpoint();
+    }
     validate();
   }
   const bool save = config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0;

@@ -85,8 +85,5 @@ class Trainer {
 /// Throws ConfigError on every rank if ranks were given different configurations, naming the rank
 /// and the line. Collective.
 void check_same_config(Transport& transport, const Config& config);
-/// Throws ConfigError on every rank if `mine`, what this rank read from `what`, differs from rank
-/// 0's, naming the rank and its host. Collective.
-void check_same_contents(Transport& transport, const std::string& what, const std::string& mine);
 
 }  // namespace cartesian

@@ -123,6 +123,12 @@ TEST_F(RoutingTraceTest, RefusesWhatContradictsItself) {
   expect_refused("layers.2.B.gates");
   save_with("layers.2.B.gates", "F32", {3, 2}, std::string(24, '\xFF'));
   expect_refused("not finite");
+  const std::string twice("\0\0\0\0\1\0\2\0\1\0\2\0", 12);
+  save_with("layers.2.A.ids", "I16", {3, 2}, twice);
+  expect_refused("token 0");
+  const std::string gap("\0\0\1\0\xFF\xFF\2\0\1\0\2\0", 12);
+  save_with("layers.2.A.ids", "I16", {3, 2}, gap);
+  expect_refused("token 1");
   save_with("home", "I32", {2}, std::string(8, '\0'));
   expect_refused("home");
   save_with("home", "I32", {3}, std::string(12, '\xFF'));

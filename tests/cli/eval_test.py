@@ -134,6 +134,8 @@ class Info(CliTest):
         self.assertRegex(printed, r"on each of 4 ranks")
         # 2 + 2 copies there and back, of which each other node, or rank, gets its share.
         self.assertRegex(printed, r"between ranks 6\.00, between nodes 4\.00")
+        groups = self.run_program("info", config, "--ranks", "4", "--nodes", "2", "--set", "parallel.expert_ranks=2").out
+        self.assertRegex(groups, r"between ranks 4\.00, between nodes 0\.00")
         parameters = re.search(r"matrices only.*\n.*all .*", printed)[0]
         self.assertIn(parameters, self.run_program("info", run.checkpoint(1)).out)
 
@@ -145,6 +147,7 @@ class Info(CliTest):
         config, _ = self.config()
         self.assert_refused(("info", config, "--set", "model.moe_top_k=9"), "model.moe_top_k = 9")
         self.assert_refused(("info", config, "--nodes", "2"), "--nodes 2 is more than --ranks 1")
+        self.assert_refused(("info", config, "--set", "parallel.expert_ranks=2"), "more than --ranks 1")
         self.assert_refused(("info", self.folder / "absent"), "absent")
 
 

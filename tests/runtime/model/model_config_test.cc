@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "runtime/checkpoint/checkpoint_reader.h"
 #include "tests/support/expect_error.h"
 
 namespace cartesian {
@@ -50,6 +51,16 @@ TEST(ModelConfigTest, RoutingRoundTrip) {
     }
     EXPECT_EQ(parse_config_json(to_config_json(config), "x"), config) << routing;
   }
+}
+
+TEST(ModelConfigTest, TopPHasOnlyANominalK) {
+  ModelConfig config;
+  config.routing = "top_p";
+  config.moe_top_k = 3;
+  EXPECT_NO_THROW(check_same_model(parse_config_json(to_config_json(config), "x"), config, "x"));
+  config.num_experts = 1;
+  config.moe_top_k = 1;
+  EXPECT_EQ(parse_config_json(to_config_json(config), "x"), config);
 }
 
 TEST(ModelConfigTest, OtherToolsDoNotTakeItForLlama) {
