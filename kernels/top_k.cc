@@ -134,21 +134,31 @@ struct Backward {
   }
 };
 
-void run(const Context& context, const Backward& op, std::int64_t rows) {
-  parallel_blocks(context, rows, rows_per_block(op.count, kBlockElements),
+/// `gates` undefined: a gate is the probability itself.
+void backward(const Context& context, const Tensor& probabilities, const Tensor& experts,
+              const Tensor& gates, const Tensor& dgates, const Tensor& dprobability,
+              const Tensor& dlogits) {
+  check_cpu(context, "top_k");
+  check_choice(probabilities, experts, dgates);
+  check(dlogits.shape() == probabilities.shape(),
+        "top_k_backward needs dlogits like probabilities");
+  check(!dprobability.defined() || dprobability.numel() == probabilities.cols(),
+        "top_k_backward needs one dprobability per expert");
+  const Backward op{.probabilities = probabilities.data<float>(),
+                    .experts = experts.data<std::int32_t>(),
+                    .gates = gates.defined() ? gates.data<float>() : nullptr,
+                    .dgates = dgates.data<float>(),
+                    .dprobability = dprobability.defined() ? dprobability.data<float>() : nullptr,
+                    .dlogits = dlogits.data<float>(),
+                    .count = probabilities.cols(),
+                    .k = experts.cols(),
+                    .normalised = gates.defined()};
+  parallel_blocks(context, probabilities.rows(), rows_per_block(op.count, kBlockElements),
                   [&](std::int64_t begin, std::int64_t end) {
                     for (std::int64_t t = begin; t < end; ++t) {
                       op.row(t);
                     }
                   });
-}
-
-void check_backward(const Tensor& probabilities, const Tensor& experts, const Tensor& dgates,
-                    const Tensor& dprobability, const Tensor& dlogits) {
-  check(dgates.shape() == experts.shape() && dlogits.shape() == probabilities.shape(),
-        "top_k_backward needs dgates like gates and dlogits like probabilities");
-  check(!dprobability.defined() || dprobability.numel() == probabilities.cols(),
-        "top_k_backward needs one dprobability per expert");
 }
 
 /// softmax, then choose(ids, values, k): the k largest are in `ids` and `values`, in order.
@@ -189,20 +199,10 @@ void top_k_forward(const Context& context, const Tensor& logits, const Tensor& p
 void top_k_backward(const Context& context, const Tensor& probabilities, const Tensor& experts,
                     const Tensor& gates, const Tensor& dgates, const Tensor& dprobability,
                     const Tensor& dlogits) {
-  check_cpu(context, "top_k");
   check_choice(probabilities, experts, gates);
-  check_backward(probabilities, experts, dgates, dprobability, dlogits);
-  run(context,
-      {.probabilities = probabilities.data<float>(),
-       .experts = experts.data<std::int32_t>(),
-       .gates = gates.data<float>(),
-       .dgates = dgates.data<float>(),
-       .dprobability = dprobability.defined() ? dprobability.data<float>() : nullptr,
-       .dlogits = dlogits.data<float>(),
-       .count = probabilities.cols(),
-       .k = experts.cols(),
-       .normalised = experts.cols() > 1},
-      probabilities.rows());
+  const bool normalised = experts.cols() > 1;
+  backward(context, probabilities, experts, normalised ? gates : Tensor(), dgates, dprobability,
+           dlogits);
 }
 
 void top_p_forward(const Context& context, float threshold, const Tensor& logits,
@@ -218,20 +218,7 @@ void top_p_forward(const Context& context, float threshold, const Tensor& logits
 
 void top_p_backward(const Context& context, const Tensor& probabilities, const Tensor& experts,
                     const Tensor& dgates, const Tensor& dprobability, const Tensor& dlogits) {
-  check_cpu(context, "top_p");
-  check_choice(probabilities, experts, dgates);
-  check_backward(probabilities, experts, dgates, dprobability, dlogits);
-  run(context,
-      {.probabilities = probabilities.data<float>(),
-       .experts = experts.data<std::int32_t>(),
-       .gates = nullptr,
-       .dgates = dgates.data<float>(),
-       .dprobability = dprobability.defined() ? dprobability.data<float>() : nullptr,
-       .dlogits = dlogits.data<float>(),
-       .count = probabilities.cols(),
-       .k = experts.cols(),
-       .normalised = false},
-      probabilities.rows());
+  backward(context, probabilities, experts, Tensor(), dgates, dprobability, dlogits);
 }
 
 std::int64_t top_p_choices(double threshold, std::int64_t experts) {

@@ -1,5 +1,8 @@
+#include <fmt/format.h>
+
 #include <map>
 
+#include "base/error.h"
 #include "runtime/cli/command.h"
 #include "runtime/job.h"
 #include "runtime/version.h"
@@ -19,5 +22,10 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
-  return commands.at(app.get_subcommands().front()->get_name())();
+  try {
+    return commands.at(app.get_subcommands().front()->get_name())();
+  } catch (const Error& error) {  // of a command that is no job of ranks: those end otherwise
+    fmt::print(stderr, "cartesian: {}\n", error.what());
+    return kExitError;
+  }
 }

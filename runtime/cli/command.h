@@ -7,7 +7,7 @@
 
 namespace cartesian {
 
-/// Runs a parsed subcommand; returns the exit code.
+/// Runs a parsed subcommand; returns the exit code, or throws Error.
 using CommandFunction = std::function<int()>;
 
 CommandFunction add_train_command(CLI::App& app);

@@ -129,6 +129,10 @@ void print_exchange(const Config& config, const Options& options, int spread) {
   const double bytes =
       static_cast<double>(model.hidden_size) * (config.train.dtype == "bfloat16" ? 2 : 4);
   const double step = 2 * static_cast<double>(model.moe_layers()) * bytes;  // forward and backward
+  const std::string& placement = config.parallel.placement;
+  if (placement != "linear" && placement != "local") {
+    fmt::print("(as if the experts of {} were spread evenly over all ranks)\n", placement);
+  }
   fmt::print("exchange per token, flat flow, experts evenly used\n");
   fmt::print("  copies between ranks {:.2f}, between nodes {:.2f} (each MoE layer, forward)\n",
              between_ranks, between_nodes);
@@ -172,14 +176,7 @@ CommandFunction add_info_command(CLI::App& app) {
       "  cartesian info configs/paper/base-cartesian.toml\n"
       "  cartesian info configs/paper/large-cartesian.toml --ranks 32 --nodes 4\n"
       "  cartesian info runs/quickstart/checkpoints/step-00000450");
-  return [options] {
-    try {
-      return info(*options);
-    } catch (const Error& error) {
-      fmt::print(stderr, "cartesian: {}\n", error.what());
-      return kExitError;
-    }
-  };
+  return [options] { return info(*options); };
 }
 
 }  // namespace cartesian

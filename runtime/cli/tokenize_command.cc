@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -96,14 +95,7 @@ CommandFunction add_tokenize_command(CLI::App& app) {
       "Examples:\n"
       "  cartesian tokenize book.txt notes.txt -o data/tokens/mine --held-out 0.05\n"
       "  cartesian tokenize dump.bin -o data/tokens/raw --encoding bytes");
-  return [options] {
-    try {
-      return tokenize(*options);
-    } catch (const Error& error) {
-      fmt::print(stderr, "cartesian: {}\n", error.what());
-      return kExitError;
-    }
-  };
+  return [options] { return tokenize(*options); };
 }
 
 }  // namespace cartesian

@@ -5,6 +5,8 @@
 namespace cartesian::test {
 namespace {
 
+constexpr float kSharedScale = 0.5F;
+
 struct Results {
   Doubles coefficients;
   Doubles row_gates;
@@ -18,7 +20,7 @@ Results reference(const Doubles& logits, const Doubles& bias, const Doubles& gat
     const double b = std::exp(logits[2 * t + 1] + bias[1]);
     r.coefficients.push_back(a / (a + b));
     r.coefficients.push_back(b / (a + b));
-    r.shared.push_back(b / (a + b));
+    r.shared.push_back(kSharedScale * b / (a + b));
     for (std::size_t j = t * k; j < (t + 1) * k; ++j) {
       r.row_gates.push_back(a / (a + b) * gates[j]);
     }
@@ -38,7 +40,7 @@ class Mix : public testing::TestWithParam<std::pair<std::int64_t, std::int64_t>>
   HostTensor shared{DType::f32, {tokens}};
 
   void forward(OpHarness& harness) {
-    mix_forward(harness, logits, bias, gates, 1.0F, coefficients, row_gates, shared);
+    mix_forward(harness, logits, bias, gates, kSharedScale, coefficients, row_gates, shared);
   }
 };
 
@@ -60,7 +62,8 @@ TEST_P(Mix, BackwardMatchesFiniteDifferences) {
   HostTensor dgates(DType::f32, {tokens, k});
   HostTensor dlogits(DType::f32, {tokens, 2});
   HostTensor dbias(DType::f32, {2}, {1, -2});
-  mix_backward(harness, coefficients, gates, 1.0F, drow_gates, dshared, dgates, dlogits, dbias);
+  mix_backward(harness, coefficients, gates, kSharedScale, drow_gates, dshared, dgates, dlogits,
+               dbias);
   const auto objective = [&](const Doubles& l, const Doubles& b, const Doubles& g) {
     const Results r = reference(l, b, g, static_cast<std::size_t>(k));
     return dot(drow_gates.values(), r.row_gates) + dot(dshared.values(), r.shared);
@@ -89,7 +92,7 @@ TEST(MixExtremes, HugeLogitsStayFinite) {
   HostTensor coefficients(DType::f32, {2, 2});
   HostTensor row_gates(DType::f32, {2, 1});
   HostTensor shared(DType::f32, {2});
-  mix_forward(harness, logits, bias, gates, 1.0F, coefficients, row_gates, shared);
+  mix_forward(harness, logits, bias, gates, kSharedScale, coefficients, row_gates, shared);
   EXPECT_EQ(coefficients.values(), (Doubles{1, 0, 0, 1}));
 }
 
@@ -102,11 +105,12 @@ TEST(MixThreads, SameBits) {
     HostTensor coefficients(DType::f32, {kTokens, 2});
     HostTensor row_gates(DType::f32, {kTokens, 2});
     HostTensor shared(DType::f32, {kTokens});
-    mix_forward(harness, logits, bias, gates, 1.0F, coefficients, row_gates, shared);
+    mix_forward(harness, logits, bias, gates, kSharedScale, coefficients, row_gates, shared);
     HostTensor dgates(DType::f32, {kTokens, 2});
     HostTensor dlogits(DType::f32, {kTokens, 2});
     HostTensor dbias(DType::f32, {2});
-    mix_backward(harness, coefficients, gates, 1.0F, row_gates, shared, dgates, dlogits, dbias);
+    mix_backward(harness, coefficients, gates, kSharedScale, row_gates, shared, dgates, dlogits,
+                 dbias);
     return std::vector<HostTensor>{coefficients, row_gates, shared, dgates, dlogits, dbias};
   });
 }
