@@ -27,7 +27,9 @@ def skipped_tests(log):
 
 def conditions():
     """The conditions that an allow-list may name, and whether they hold here."""
-    return {"no-gpu": not list(pathlib.Path("/dev").glob("nvidia[0-9]*"))}
+    build = pathlib.Path(__file__).resolve().parents[1] / "build"
+    return {"no-gpu": not list(pathlib.Path("/dev").glob("nvidia[0-9]*")),
+            "no-torch": (build / "python-env.unavailable").exists()}
 
 
 def read_allowlist(path):
