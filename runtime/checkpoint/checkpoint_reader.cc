@@ -9,10 +9,14 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "runtime/model/tensor_names.h"
 
 namespace cartesian {
 
 namespace {
+
+/// A constant that older tools keep beside the weights: rope_theta says the same.
+constexpr std::string_view kRotaryConstant = ".rotary_emb.inv_freq";
 
 std::span<float> range_of(std::span<float> array, const NamedTensor& tensor) {
   return array.subspan(static_cast<std::size_t>(tensor.offset),
@@ -100,7 +104,18 @@ void CheckpointReader::read_tensor(const Index& index, const std::string& name, 
   reader->read_float32(name, out);
 }
 
+void CheckpointReader::refuse_unknown_weights() const {
+  const auto known = tensor_names(model_);
+  for (const auto& [name, file] : weights_) {
+    if (!known.contains(name) && !name.ends_with(kRotaryConstant)) {
+      throw FormatError(fmt::format("{}: tensor '{}' is not one of the model that {} describes",
+                                    (directory_ / file).string(), name, kConfigFile));
+    }
+  }
+}
+
 void CheckpointReader::read_weights(ParameterStore& parameters) {
+  refuse_unknown_weights();
   for (const NamedTensor& tensor : parameters.tensors()) {
     read_tensor(weights_, tensor.name, tensor.shape, range_of(parameters.weights(), tensor));
   }

@@ -31,7 +31,8 @@ class CheckpointReader {
   /// Throws FormatError naming the first that was altered. Reads the whole checkpoint: one rank is
   /// enough.
   void verify(bool with_optimizer = true) const;
-  /// Reads the weights of `parameters`. Throws FormatError naming what is missing or misshapen.
+  /// Reads the weights of `parameters`. Throws FormatError naming what is missing or misshapen, and
+  /// what model() has no place for: a bias left out would change every result without a word.
   void read_weights(ParameterStore& parameters);
   /// Reads the moments. REQUIRES: trainer_state().
   void read_moments(ParameterStore& parameters);
@@ -39,6 +40,7 @@ class CheckpointReader {
  private:
   using Index = std::map<std::string, std::string>;
   Index read_index(const char* index_file, const char* single_file);
+  void refuse_unknown_weights() const;
   void read_tensor(const Index& index, const std::string& name, const Shape& shape,
                    std::span<float> out);
 

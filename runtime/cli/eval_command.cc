@@ -44,8 +44,10 @@ void open_data(Job& job, const Options& options, const ModelConfig& model, Evalu
   agree_patiently(job.transport, {"data"}, [&] {
     data.tokens.emplace(job.files, options.data);
     data.tokens->check_vocabulary(model.vocab_size);
-    data.windows.emplace(*data.tokens, options.sequence_length > 0 ? options.sequence_length
-                                                                   : model.max_position_embeddings);
+    const bool given = options.sequence_length > 0;
+    data.windows.emplace(*data.tokens,
+                         given ? options.sequence_length : model.max_position_embeddings,
+                         given ? "--seq-length" : "the checkpoint's max_position_embeddings");
     if (DocumentSources::exist(job.files, *data.tokens)) {
       data.sources.emplace(job.files, *data.tokens);
     }
@@ -167,7 +169,7 @@ CommandFunction add_eval_command(CLI::App& app) {
   command->add_option("--data", options->data, "Prefix of a .bin/.idx pair")->required();
   command
       ->add_option("--seq-length", options->sequence_length,
-                   "Tokens per window; the checkpoint's unless given")
+                   "Tokens per window; the checkpoint's max_position_embeddings unless given")
       ->check(CLI::PositiveNumber);
   command
       ->add_option("--sequences", options->sequences,
@@ -186,6 +188,11 @@ CommandFunction add_eval_command(CLI::App& app) {
                       "Write the routing of every token to this file (docs/formats.md)");
   add_load_options(*command, options->load);
   command->footer(
+      "The data is one stream, cut into windows that follow each other: of length T, window w "
+      "reads\n"
+      "tokens wT to wT + T - 1 and predicts the token after each. A rest too short for a window "
+      "is\n"
+      "left out.\n\n"
       "Examples:\n"
       "  cartesian eval runs/quickstart/checkpoints/step-00001000 --data "
       "data/tokens/corpora-valid\n"

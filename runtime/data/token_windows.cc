@@ -9,13 +9,13 @@
 
 namespace cartesian {
 
-TokenWindows::TokenWindows(const TokenFile& data, std::int64_t length)
+TokenWindows::TokenWindows(const TokenFile& data, std::int64_t length, std::string_view key)
     : data_(data), length_(length) {
   check(length >= 1, "a window has at least one token");
   if (data.tokens() - 1 < length) {
-    throw ConfigError(
-        fmt::format("{} has {} tokens, but train.sequence_length = {} needs at least {}",
-                    token_data_path(data.prefix()).string(), data.tokens(), length, length + 1));
+    throw ConfigError(fmt::format("{} has {} tokens, but {} = {} needs at least {}",
+                                  token_data_path(data.prefix()).string(), data.tokens(), key,
+                                  length, length + 1));
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "runtime/data/token_file.h"
 
@@ -13,9 +14,10 @@ namespace cartesian {
 /// that is too short for a window is left out. Immutable, thread-safe.
 class TokenWindows {
  public:
-  /// `data` must outlive this. Throws ConfigError, naming file and counts, if it has fewer than
-  /// length + 1 tokens. REQUIRES: length >= 1.
-  TokenWindows(const TokenFile& data, std::int64_t length);
+  /// `data` must outlive this. Throws ConfigError, naming file, counts and `key`, which says how
+  /// long windows are, if it has fewer than length + 1 tokens. REQUIRES: length >= 1.
+  TokenWindows(const TokenFile& data, std::int64_t length,
+               std::string_view key = "train.sequence_length");
 
   std::int64_t length() const { return length_; }
   std::int64_t count() const { return (data_.tokens() - 1) / length_; }

@@ -77,10 +77,13 @@ void refuse_unsupported(const Keys& keys) {
               ("model type '" + type + "'").c_str());
   keys.refuse(keys.get<bool>("tie_word_embeddings", false), "tie_word_embeddings",
               "a tied embedding");
-  keys.refuse(keys.get<std::int64_t>("num_key_value_heads",
-                                     keys.required<std::int64_t>("num_attention_heads")) !=
-                  keys.required<std::int64_t>("num_attention_heads"),
-              "num_key_value_heads", "grouped-query attention");
+  const auto hidden = keys.required<std::int64_t>("hidden_size");
+  const auto heads = keys.required<std::int64_t>("num_attention_heads");
+  keys.refuse(keys.get<std::int64_t>("num_key_value_heads", heads) != heads, "num_key_value_heads",
+              "grouped-query attention");
+  keys.refuse(
+      keys.has("head_dim") && heads != 0 && keys.get<std::int64_t>("head_dim", 0) != hidden / heads,
+      "head_dim", "a value other than hidden_size / num_attention_heads");
   keys.refuse(keys.has("rope_scaling"), "rope_scaling", "rope scaling");
   keys.refuse(keys.has("rope_parameters"), "rope_parameters",
               "the newer way to write rope_theta and rope scaling");

@@ -12,6 +12,12 @@ namespace {
 constexpr std::int64_t kAlignment = 16;
 }  // namespace
 
+ParameterStore ParameterStore::layout_only() {
+  ParameterStore store;
+  store.layout_only_ = true;
+  return store;
+}
+
 ParameterRef ParameterStore::add(std::vector<NamedTensor> tensors, Shape shape) {
   check(weights_.empty(), "parameters are added before allocate()");
   size_ = (size_ + kAlignment - 1) / kAlignment * kAlignment;
@@ -43,7 +49,7 @@ void ParameterStore::end_expert() {
 }
 
 void ParameterStore::allocate() {
-  const auto size = static_cast<std::size_t>(size_);
+  const auto size = layout_only_ ? 0 : static_cast<std::size_t>(size_);
   weights_.assign(size, 0.0F);
   gradients_.assign(size, 0.0F);
   first_moments_.assign(size, 0.0F);

@@ -43,6 +43,10 @@ struct ExpertRange {
 
 class ParameterStore {
  public:
+  ParameterStore() = default;
+  /// For the names and shapes alone: allocate() leaves the arrays empty.
+  static ParameterStore layout_only();
+
   /// Adds tensors side by side (their offsets are set here) and returns the whole as `shape`.
   ParameterRef add(std::vector<NamedTensor> tensors, Shape shape);
   /// What is added from here on until end_expert() belongs to this expert. REQUIRES: the dense part
@@ -76,6 +80,7 @@ class ParameterStore {
   std::int64_t size_ = 0;
   std::int64_t dense_size_ = 0;
   bool in_expert_ = false;
+  bool layout_only_ = false;
   std::vector<float> weights_;
   std::vector<float> gradients_;
   std::vector<float> first_moments_;

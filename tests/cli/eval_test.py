@@ -6,7 +6,7 @@ import struct
 import unittest
 
 from harness import CliTest, number_after
-from run import corpus
+from run import SYSTEMS, corpus
 
 
 def trace_of(path):
@@ -104,19 +104,8 @@ class Evaluation(CliTest):
 class Systems(CliTest):
     """Every row of the paper's table trains, is saved, read and evaluated, on two ranks and on one."""
 
-    ROWS = {
-        "dense": dict(sub_layers=0),
-        "smoe-share": dict(sub_layers=1, grain_level=1),
-        "smoe-top3": dict(sub_layers=1, grain_level=1, moe_top_k=3, use_residual=False, intermediate_size=68),
-        "hash": dict(sub_layers=1, grain_level=1, routing="hash"),
-        "fine-grained": dict(sub_layers=1, num_experts=8, moe_top_k=4),
-        "top-p": dict(sub_layers=1, grain_level=1, routing="top_p"),
-        "cartesian": dict(),
-        "cartesian-noshared": dict(use_residual=False),
-    }
-
     def test_train_save_read_evaluate(self):
-        for name, keys in self.ROWS.items():
+        for name, keys in SYSTEMS.items():
             with self.subTest(name):
                 changes = {f"model__{key}": value for key, value in keys.items()}
                 config, run = self.stopped_run(4, ranks=2, **changes)

@@ -28,6 +28,18 @@ TINY = {
     "comm.timeout_s": 60,
 }
 
+# The rows of the paper's table, at TINY's sizes: what each changes in [model].
+SYSTEMS = {
+    "dense": dict(sub_layers=0),
+    "smoe-share": dict(sub_layers=1, grain_level=1),
+    "smoe-top3": dict(sub_layers=1, grain_level=1, moe_top_k=3, use_residual=False, intermediate_size=68),
+    "hash": dict(sub_layers=1, grain_level=1, routing="hash"),
+    "fine-grained": dict(sub_layers=1, num_experts=8, moe_top_k=4),
+    "top-p": dict(sub_layers=1, grain_level=1, routing="top_p"),
+    "cartesian": dict(),
+    "cartesian-noshared": dict(use_residual=False),
+}
+
 
 def corpus(seed=1, words=6000):
     """English-like text: words drawn from a small vocabulary, in sentences."""
