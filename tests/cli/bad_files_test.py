@@ -1,5 +1,6 @@
 """Files that are missing, damaged, of another model, or do not fit on the disk: one process refuses them by name."""
 
+import json
 import os
 import re
 import struct
@@ -150,10 +151,29 @@ class Checkpoints(CheckpointTest):
 
     def test_model_that_is_not_ours(self):
         _, run = self.copy()
-        config = run.checkpoint(3) / "config.json"
-        config.write_text(config.read_text().replace("cartesian_moe", "mamba"))
         (run.checkpoint(3) / "checksums.json").unlink()
-        self.assert_refused(self.evaluation(run.checkpoint(3)), r"config\.json.*mamba")
+        config = run.checkpoint(3) / "config.json"
+        keys = json.loads(config.read_text())
+        for key, value, pattern in (
+                ("model_type", "mamba", "mamba"), ("num_key_value_heads", 1, "grouped-query attention"),
+                ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope scaling"),
+                ("tie_word_embeddings", True, "tied"), ("attention_bias", True, "attention bias"),
+                ("hidden_act", "gelu", "other than silu"), ("head_dim", 64, "hidden_size / num_attention_heads")):
+            with self.subTest(key):
+                config.write_text(json.dumps({**keys, key: value}))
+                self.assert_refused(self.evaluation(run.checkpoint(3)), r"config\.json: key", key, pattern)
+
+    def test_weights_that_are_not_the_models(self):
+        _, run = self.copy()
+        (run.checkpoint(3) / "checksums.json").unlink()
+        index = run.checkpoint(3) / "model.safetensors.index.json"
+        contents = json.loads(index.read_text())
+        shard = "model-00001-of-00001.safetensors"
+        for name, file, pattern in (("lm_head.bias", shard, f"{shard}: tensor 'lm_head.bias' is not one of the model"),
+                                    ("lm_head.weight", "model-00002-of-00002.safetensors", "No such file")):
+            with self.subTest(name):
+                index.write_text(json.dumps({"weight_map": {**contents["weight_map"], name: file}}))
+                self.assert_refused(self.evaluation(run.checkpoint(3)), file.replace(".", r"\."), pattern)
 
     def test_prompt_without_a_tokenizer(self):
         _, run = self.copy()

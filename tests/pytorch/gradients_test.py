@@ -19,9 +19,8 @@ WINDOWS = 5
 BALANCE = 0.3  # large enough to be seen in every router's gradient
 # PyTorch computes in float64, so what is left is our float32's rounding.
 TOLERANCE = 2e-5
-# Initial weights far enough from zero that experts differ, and seeds with which no choice hangs on rounding.
+# Initial weights far enough from zero that experts differ; with TINY's seed no choice hangs on rounding.
 INITIALIZER_RANGE = 0.2
-SEEDS = dict.fromkeys(SYSTEMS, 7)
 SMALLEST_GAP = 1e-5
 
 
@@ -47,7 +46,7 @@ class Gradients(CliTest):
         """The same of PyTorch, under the same names."""
         model = load(checkpoint, torch.float64)
         output = model(self.ids)
-        self.assertGreater(output.smallest_gap, SMALLEST_GAP, "a choice hangs on rounding: take another seed")
+        self.assertGreater(output.smallest_gap, SMALLEST_GAP, "a choice hangs on rounding: take another train.seed")
         loss = functional.cross_entropy(output.logits.flatten(0, 1), self.targets.flatten())
         (loss + BALANCE * output.balance_loss).backward()
         results = {"losses": torch.stack((loss, output.balance_loss)).detach()}
@@ -71,8 +70,8 @@ class Gradients(CliTest):
     def test_eight_systems(self):
         for name, keys in SYSTEMS.items():
             changes = {f"model__{key}": value for key, value in keys.items()}
-            _, run = self.stopped_run(3, train__seed=SEEDS[name], model__num_hidden_layers=3,
-                                      model__num_attention_heads=4, model__initializer_range=INITIALIZER_RANGE, **changes)
+            _, run = self.stopped_run(3, model__num_hidden_layers=3, model__num_attention_heads=4,
+                                      model__initializer_range=INITIALIZER_RANGE, **changes)
             for ranks in (1, 2):
                 with self.subTest(name, ranks=ranks):
                     errors = self.errors(run.checkpoint(3), ranks)

@@ -22,6 +22,29 @@ ModelConfig small_model() {
   return config;
 }
 
+/// The weights as float32 tensors of a safetensors file. They point into `store`.
+std::vector<std::pair<std::string, SafetensorsEntry>> entries_of(ParameterStore& store) {
+  std::vector<std::pair<std::string, SafetensorsEntry>> entries;
+  for (const NamedTensor& tensor : store.tensors()) {
+    SafetensorsEntry entry{.dtype = "F32", .shape = {}, .bytes = {}};
+    for (int i = 0; i < tensor.shape.rank(); ++i) {
+      entry.shape.push_back(tensor.shape[i]);
+    }
+    entry.bytes = std::as_bytes(std::span(store.weights())
+                                    .subspan(static_cast<std::size_t>(tensor.offset),
+                                             static_cast<std::size_t>(tensor.shape.numel())));
+    entries.emplace_back(tensor.name, entry);
+  }
+  return entries;
+}
+
+void write_tensors(FileSystem& files, const Path& path,
+                   std::span<const std::pair<std::string, SafetensorsEntry>> entries) {
+  const auto file = files.create(path);
+  write_safetensors(*file, entries, {{"format", "pt"}});
+  file->close();
+}
+
 class DamageTest : public testing::Test {
  protected:
   DamageTest()
@@ -131,6 +154,50 @@ TEST_F(DamageTest, ATensorThatIsNotThere) {
                             {"optimizer-00001-of-00001.safetensors", "lm_head.weight"});
 }
 
+TEST_F(DamageTest, TensorsThatTheModelHasNoPlaceFor) {
+  files_->remove_all(path_ / kChecksumsFile);
+  const std::string good = read(kIndexFile);
+  const std::string shard = "model-00001-of-00001.safetensors";
+  const auto with = [&](const std::string& name) {
+    auto json = nlohmann::json::parse(good);
+    json["weight_map"][name] = shard;
+    write(kIndexFile, json.dump());
+  };
+  for (const char* name :
+       {"model.layers.0.self_attn.q_proj.bias", "model.layers.1.input_layernorm.weight",
+        "model.layers.0.mlp0.2.up_proj.weight", "model.layers.0.wg.weight",
+        "model.router_tokens.weight", "transformer.wte.weight"}) {
+    SCOPED_TRACE(name);
+    with(name);
+    expect_error<FormatError>([&] { load(); },
+                              {(path_ / shard).string(), name, "not one of the model"});
+  }
+  with("model.layers.0.self_attn.rotary_emb.inv_freq");  // older tools keep this constant
+  EXPECT_NO_THROW(load());
+}
+
+TEST_F(DamageTest, TensorsOfNumbersThatAreNotWeights) {
+  for (const auto& [name, dtype] :
+       {std::pair("model.norm.weight", "U16"), std::pair("model.layers.0.wg1.weight", "I32")}) {
+    SCOPED_TRACE(name);
+    const TemporaryDirectory directory;
+    files_->write_atomically(directory / kConfigFile, read(kConfigFile));
+    TinyStore tiny(small_model(), kSeed);
+    std::vector<std::pair<std::string, SafetensorsEntry>> entries = entries_of(tiny.store);
+    for (auto& [tensor, entry] : entries) {
+      if (tensor == name) {
+        entry.dtype = dtype;
+        entry.bytes = entry.bytes.first(entry.bytes.size() / (entry.dtype == "U16" ? 2 : 1));
+      }
+    }
+    write_tensors(*files_, directory / "model.safetensors", entries);
+    CheckpointReader reader(*files_, directory.path());
+    expect_error<FormatError>(
+        [&] { reader.read_weights(tiny.store); },
+        {(directory / "model.safetensors").string(), name, dtype, "F32, BF16 or F16"});
+  }
+}
+
 TEST_F(DamageTest, HostileTrainerStates) {
   expect_refused(
       kTrainerFile,
@@ -187,27 +254,17 @@ TEST(ForeignCheckpointTest, AHuggingFaceDirectoryLoads) {
   const auto files = make_posix_file_system();
   const TemporaryDirectory directory;
   TinyStore tiny(small_model(), kSeed);
-  std::vector<std::vector<bfloat16>> storage;
-  std::vector<std::pair<std::string, SafetensorsEntry>> entries;
-  for (const auto& [name, values] : by_name(tiny.store, tiny.store.weights())) {
-    std::vector<bfloat16>& rounded = storage.emplace_back();
-    for (const double value : values) {
-      rounded.push_back(to_bfloat16(static_cast<float>(value)));
+  std::map<std::string, std::vector<bfloat16>> rounded;
+  auto entries = entries_of(tiny.store);
+  for (auto& [name, entry] : entries) {
+    std::vector<bfloat16>& values = rounded[name];
+    for (const double value : by_name(tiny.store, tiny.store.weights()).at(name)) {
+      values.push_back(to_bfloat16(static_cast<float>(value)));
     }
+    entry.dtype = "BF16";
+    entry.bytes = std::as_bytes(std::span(values));
   }
-  std::size_t next = 0;
-  for (const auto& [name, values] : by_name(tiny.store, tiny.store.weights())) {
-    const auto tensor = std::ranges::find(tiny.store.tensors(), name, &NamedTensor::name);
-    SafetensorsEntry entry{.dtype = "BF16", .shape = {}, .bytes = {}};
-    for (int i = 0; i < tensor->shape.rank(); ++i) {
-      entry.shape.push_back(tensor->shape[i]);
-    }
-    entry.bytes = std::as_bytes(std::span(storage[next++]));
-    entries.emplace_back(name, entry);
-  }
-  const auto file = files->create(directory / "model.safetensors");
-  write_safetensors(*file, entries, {{"format", "pt"}});
-  file->close();
+  write_tensors(*files, directory / "model.safetensors", entries);
   files->write_atomically(directory / "config.json", R"({
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "bos_token_id": 1,
     "vocab_size": 13, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
@@ -224,9 +281,8 @@ TEST(ForeignCheckpointTest, AHuggingFaceDirectoryLoads) {
   EXPECT_NO_THROW(reader.verify());
   TinyStore loaded(small_model());
   reader.read_weights(loaded.store);
-  next = 0;
   for (const auto& [name, values] : by_name(loaded.store, loaded.store.weights())) {
-    const std::vector<bfloat16>& expected = storage[next++];
+    const std::vector<bfloat16>& expected = rounded.at(name);
     for (std::size_t i = 0; i < values.size(); ++i) {
       ASSERT_EQ(values[i], to_float(expected[i])) << name;
     }

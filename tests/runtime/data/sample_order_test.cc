@@ -66,6 +66,8 @@ TEST_F(Windows, NameWhatIsMissing) {
     expect_error<ConfigError>([&] { TokenWindows(data, 4); },
                               {prefix_.string() + ".bin", "has " + std::to_string(tokens),
                                "sequence_length = 4", "at least 5"});
+    expect_error<ConfigError>([&] { TokenWindows(data, 4, "--seq-length"); },
+                              {prefix_.string() + ".bin", "--seq-length = 4"});
   }
 }
 

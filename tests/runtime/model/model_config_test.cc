@@ -113,10 +113,20 @@ TEST(ModelConfigTest, RefusesWhatIsNotSupportedByName) {
   refused("hidden_act", "gelu", "silu");
   refused("fine_grain", true, "c2_fine_grain");
   refused("mlp_bias", true, "bias");
+  refused("head_dim", 128, "hidden_size / num_attention_heads");
   refused("rope_parameters", Json::object({{"rope_theta", 5e5}}), "rope_theta");
   refused("moe_top_k", 0, "routing");
   refused("initial_moe_layer", 3, "-1");
   refused("interleave_moe_layer", false, "false");
+}
+
+TEST(ModelConfigTest, KeysThatChangeNothingAreRead) {
+  Json json = good();
+  json["head_dim"] = json["hidden_size"].get<int>() / json["num_attention_heads"].get<int>();
+  json["rope_scaling"] = nullptr;
+  json["attention_bias"] = false;
+  json["pretraining_tp"] = 1;
+  EXPECT_EQ(parse(json), ModelConfig());
 }
 
 TEST(ModelConfigTest, RefusesWhatCannotBe) {
