@@ -9,6 +9,7 @@ usage: bash tests/run.sh [--full] [--filter REGEX] [--jobs N]
   --full          also build with ASan/UBSan and with TSan and run the unit tests there, fuzz for long, use many seeds
   --filter REGEX  run only the ctest entries whose names match
   --jobs N        build and test with N processes (default: this machine's cores)
+The tests against PyTorch need what tests/python_env.sh installs into build/; where it cannot be had they are skipped.
 Skipped tests are listed; a skip that tests/skip_allowlist.txt does not allow fails the run.
 TXT
 }
