@@ -265,8 +265,27 @@ void bench_attention(Bench& b, const Settings& s, DType dtype, std::int64_t leng
                fmt::format("{} {}, length {}", name, name_of(dtype), length), rate / 1e9,
                limit / 1e9, rate / limit);
   };
-  report("forward", 2, [&] { attention_forward(c, qkv, length, out, lse); });
-  report("backward", 5, [&] { attention_backward(c, qkv, length, out, lse, dout, dqkv); });
+  const AttentionSequences causal{length, {}};
+  report("forward", 2, [&] { attention_forward(c, qkv, causal, out, lse); });
+  report("backward", 5, [&] { attention_backward(c, qkv, causal, out, lse, dout, dqkv); });
+
+  // Within documents of about a quarter of a sequence: how much faster than without bounds.
+  const Tensor first_keys = b.data().tensor(DType::i32, {tokens});
+  const std::int64_t document = std::max<std::int64_t>(1, length / 4 - 3);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    first_keys.data<std::int32_t>()[t] =
+        static_cast<std::int32_t>(t % length / document * document);
+  }
+  const AttentionSequences documents{length, first_keys};
+  const auto compare = [&](const char* name, const auto& op) {
+    const auto [with, without] = b.fastest([&] { op(documents); }, [&] { op(causal); });
+    fmt::print("{:<34} {:>27.2f}x\n", fmt::format("{} within documents of {}", name, document),
+               without / with);
+  };
+  compare("forward", [&](const AttentionSequences& s) { attention_forward(c, qkv, s, out, lse); });
+  compare("backward", [&](const AttentionSequences& s) {
+    attention_backward(c, qkv, s, out, lse, dout, dqkv);
+  });
 }
 
 void run(const Settings& settings) {

@@ -20,6 +20,7 @@ struct Sizes {
   std::int64_t length;
   std::int64_t heads;
   std::int64_t head_dim;
+  const std::int32_t* first_keys;  ///< or nullptr: see AttentionSequences
 
   std::int64_t blocks() const { return (length + kBlock - 1) / kBlock; }
   std::int64_t rows(std::int64_t block) const { return std::min(kBlock, length - block * kBlock); }
@@ -27,6 +28,15 @@ struct Sizes {
   std::int64_t block_floats() const { return kBlock * pad_to_lanes(head_dim); }
   BlockPair pair(std::int64_t query_block, std::int64_t key_block) const {
     return {query_block == key_block, rows(query_block), head_dim};
+  }
+  /// Of the query at `row` of `head`'s sequence.
+  std::int64_t first_key(std::int64_t head, std::int64_t row) const {
+    return first_keys == nullptr ? 0 : first_keys[head / heads * length + row];
+  }
+  /// The first block of keys that a block of queries attends to: its first query's, since first
+  /// keys do not decrease.
+  std::int64_t first_block(std::int64_t head, std::int64_t query_block) const {
+    return first_key(head, query_block * kBlock) / kBlock;
   }
 };
 
@@ -49,6 +59,19 @@ HeadRows<T> output_rows(T* out, const Sizes& s, std::int64_t head, std::int64_t 
 void mask_row(float* scores, std::int64_t row, std::int64_t columns, float value) {
   for (std::int64_t c = row + 1; c < columns; ++c) {
     scores[row * kBlock + c] = value;
+  }
+}
+
+/// Sets the scores of keys that come before each query's first one.
+void mask_documents(const Sizes& s, std::int64_t head, std::int64_t query_block,
+                    std::int64_t key_block, float* scores) {
+  if (s.first_keys == nullptr) {
+    return;
+  }
+  for (std::int64_t r = 0; r < s.rows(query_block); ++r) {
+    const std::int64_t before = s.first_key(head, query_block * kBlock + r) - key_block * kBlock;
+    std::fill_n(scores + r * kBlock, std::clamp<std::int64_t>(before, 0, kBlock),
+                -std::numeric_limits<float>::infinity());
   }
 }
 
@@ -116,12 +139,14 @@ struct Forward {
   void query_block(std::int64_t head, std::int64_t i, const ForwardScratch& m) const {
     pack_rows(rows_of(qkv, s, head, 0, i), s.rows(i), s.head_dim, scale, m.queries);
     std::fill_n(m.out, s.block_floats(), 0.0F);
-    std::fill_n(m.maxima, kBlock, -std::numeric_limits<float>::infinity());
+    // Finite: a query may attend to none of a block's keys, whose scores are then all -infinity.
+    std::fill_n(m.maxima, kBlock, std::numeric_limits<float>::lowest());
     std::fill_n(m.sums, kBlock, 0.0F);
     std::fill_n(m.corrections, kBlock, 0.0F);
-    for (std::int64_t j = 0; j <= i; ++j) {
+    for (std::int64_t j = s.first_block(head, i); j <= i; ++j) {
       const BlockPair pair = s.pair(i, j);
       block_scores(pair, m.queries, m.keys + j * s.block_floats(), m.scores);
+      mask_documents(s, head, i, j, m.scores);
       update_softmax(pair, m);
       add_over_keys(pair, m.scores, m.values + j * s.block_floats(), m.out);
     }
@@ -139,7 +164,7 @@ struct Forward {
            const ForwardScratch& m) const {
     std::int64_t packed = 0;
     for (std::int64_t i = part; i < s.blocks(); i += parts) {
-      for (; packed <= i; ++packed) {
+      for (packed = std::max(packed, s.first_block(head, i)); packed <= i; ++packed) {
         const std::int64_t at = packed * s.block_floats();
         pack_rows(rows_of(qkv, s, head, 1, packed), s.rows(packed), s.head_dim, 1, m.queries);
         transpose_block(m.queries, s.head_dim, m.keys + at);
@@ -240,10 +265,11 @@ struct Backward {
     transpose_block(m.keys, s.head_dim, m.keys_transposed);
     std::fill_n(m.dkeys, s.block_floats(), 0.0F);
     std::fill_n(m.dvalues, s.block_floats(), 0.0F);
-    for (std::int64_t i = j; i < s.blocks(); ++i) {
+    for (std::int64_t i = j; i < s.blocks() && s.first_block(head, i) <= j; ++i) {
       const BlockPair pair = s.pair(i, j);
       const std::int64_t at = i * s.block_floats();
       block_scores(pair, m.queries + at, m.keys_transposed, m.probabilities);
+      mask_documents(s, head, i, j, m.probabilities);
       block_scores(pair, m.douts + at, m.values_transposed, m.dscores);
       scores_to_gradients(pair, log_sum_exp + head * s.length + i * kBlock, m.deltas + i * kBlock,
                           m);
@@ -267,8 +293,23 @@ struct Backward {
   }
 };
 
-Sizes check_sizes(const Tensor& qkv, std::int64_t length, const Tensor& out,
+const std::int32_t* check_first_keys(const AttentionSequences& sequences, std::int64_t tokens) {
+  if (!sequences.first_keys.defined()) {
+    return nullptr;
+  }
+  check(sequences.first_keys.numel() == tokens, "attention needs a first key for every token");
+  const auto* keys = sequences.first_keys.data<std::int32_t>();
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const std::int64_t row = t % sequences.length;
+    check(keys[t] >= (row == 0 ? 0 : keys[t - 1]) && keys[t] <= row,
+          "first keys do not decrease within a sequence and are not after their queries");
+  }
+  return keys;
+}
+
+Sizes check_sizes(const Tensor& qkv, const AttentionSequences& sequences, const Tensor& out,
                   const Tensor& log_sum_exp) {
+  const std::int64_t length = sequences.length;
   check(qkv.shape().rank() == 4 && qkv.dim(1) == 3,
         "attention needs qkv [tokens, 3, heads, head_dim]");
   check(length > 0 && qkv.rows() % length == 0, "attention needs whole sequences");
@@ -277,7 +318,8 @@ Sizes check_sizes(const Tensor& qkv, std::int64_t length, const Tensor& out,
   const Sizes s{.sequences = qkv.rows() / length,
                 .length = length,
                 .heads = qkv.dim(2),
-                .head_dim = qkv.dim(3)};
+                .head_dim = qkv.dim(3),
+                .first_keys = check_first_keys(sequences, qkv.rows())};
   check(log_sum_exp.numel() == s.sequences * s.heads * s.length,
         "attention needs log_sum_exp [sequences, heads, length]");
   return s;
@@ -291,10 +333,11 @@ float* thread_scratch(const Context& context, std::int64_t floats) {
 
 }  // namespace
 
-void attention_forward(const Context& context, const Tensor& qkv, std::int64_t length,
-                       const Tensor& out, const Tensor& log_sum_exp) {
+void attention_forward(const Context& context, const Tensor& qkv,
+                       const AttentionSequences& sequences, const Tensor& out,
+                       const Tensor& log_sum_exp) {
   check_cpu(context, "attention");
-  const Sizes s = check_sizes(qkv, length, out, log_sum_exp);
+  const Sizes s = check_sizes(qkv, sequences, out, log_sum_exp);
   const std::int64_t heads = s.sequences * s.heads;
   if (heads == 0) {
     return;
@@ -316,11 +359,11 @@ void attention_forward(const Context& context, const Tensor& qkv, std::int64_t l
   });
 }
 
-void attention_backward(const Context& context, const Tensor& qkv, std::int64_t length,
-                        const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
-                        const Tensor& dqkv) {
+void attention_backward(const Context& context, const Tensor& qkv,
+                        const AttentionSequences& sequences, const Tensor& out,
+                        const Tensor& log_sum_exp, const Tensor& dout, const Tensor& dqkv) {
   check_cpu(context, "attention");
-  const Sizes s = check_sizes(qkv, length, out, log_sum_exp);
+  const Sizes s = check_sizes(qkv, sequences, out, log_sum_exp);
   check(dout.dtype() == qkv.dtype() && dout.shape() == out.shape(),
         "attention_backward needs dout like out");
   check(dqkv.dtype() == qkv.dtype() && dqkv.shape() == qkv.shape(),

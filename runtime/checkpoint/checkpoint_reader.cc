@@ -147,6 +147,7 @@ void check_same_model(const ModelConfig& checkpoint, const ModelConfig& configur
   compare(&ModelConfig::num_attention_heads, "num_attention_heads");
   compare(&ModelConfig::rms_norm_eps, "rms_norm_eps");
   compare(&ModelConfig::rope_theta, "rope_theta");
+  compare(&ModelConfig::document_attention, "document_attention");
   compare(&ModelConfig::sub_layers, "sub_layers");
   if (configured.sub_layers > 0) {
     compare(&ModelConfig::num_experts, "num_experts");

@@ -26,6 +26,11 @@ void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
        0,
        {},
        "standard deviation of the initial weights"});
+  add({"model.document_attention",
+       &model.document_attention,
+       0,
+       {},
+       "attention stops at document boundaries"});
   add({"model.sub_layers",
        &model.sub_layers,
        0,

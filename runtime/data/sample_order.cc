@@ -30,4 +30,15 @@ void SampleOrder::fill(std::int64_t first, std::int64_t count, std::span<std::in
   }
 }
 
+void SampleOrder::fill_document_starts(std::int64_t first, std::int64_t count,
+                                       std::span<std::int32_t> starts) const {
+  const auto length = static_cast<std::size_t>(windows_.length());
+  check(count >= 0 && starts.size() == static_cast<std::size_t>(count) * length,
+        "a batch's buffers have its size");
+  for (std::int64_t i = 0; i < count; ++i) {
+    windows_.read_document_starts(window_of(first + i),
+                                  starts.subspan(static_cast<std::size_t>(i) * length, length));
+  }
+}
+
 }  // namespace cartesian

@@ -22,6 +22,9 @@ class SampleOrder {
   /// Reads sequences [first, first + count) into `ids` and `targets`, [count, length] each.
   void fill(std::int64_t first, std::int64_t count, std::span<std::int32_t> ids,
             std::span<std::int32_t> targets) const;
+  /// Where the document of each of their tokens begins within its sequence, [count, length].
+  void fill_document_starts(std::int64_t first, std::int64_t count,
+                            std::span<std::int32_t> starts) const;
 
  private:
   const TokenWindows& windows_;

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <ranges>
 #include <utility>
 
 #include "base/check.h"
@@ -208,6 +209,33 @@ std::vector<std::int64_t> TokenFile::document_ends() const {
     ends.push_back(tokens);
   }
   return ends;
+}
+
+std::int64_t TokenFile::document_begin(std::int64_t document) const {
+  const std::byte* offsets = index_->bytes().data() + layout::kHeaderBytes +
+                             sequences_ * std::int64_t{sizeof(std::int32_t)};
+  const std::byte* bounds = offsets + sequences_ * std::int64_t{sizeof(std::int64_t)};
+  const auto sequence = load<std::int64_t>(bounds + document * 8);
+  return sequence == sequences_ ? tokens_
+                                : load<std::int64_t>(offsets + sequence * 8) /
+                                      static_cast<std::int64_t>(size_of(type_));
+}
+
+void TokenFile::document_starts(std::int64_t offset, std::span<std::int32_t> out) const {
+  const auto count = static_cast<std::int64_t>(out.size());
+  check(offset >= 0 && count <= tokens_ && offset <= tokens_ - count, "tokens out of range");
+  const auto documents = std::views::iota(std::int64_t{0}, bounds_);
+  // The first document that begins after `offset`.
+  const auto next = std::ranges::upper_bound(
+      documents, offset, {}, [this](std::int64_t document) { return document_begin(document); });
+  std::int64_t document = next == documents.end() ? bounds_ : *next;
+  std::int64_t start = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (; document < bounds_ && document_begin(document) <= offset + i; ++document) {
+      start = document_begin(document) - offset;
+    }
+    out[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(start);
+  }
 }
 
 void TokenFile::check_vocabulary(std::int64_t vocabulary) const {

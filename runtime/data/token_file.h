@@ -45,6 +45,9 @@ class TokenFile {
   std::uint64_t index_hash() const;
   /// Of each document: the number of tokens up to its end.
   std::vector<std::int64_t> document_ends() const;
+  /// For each of the tokens [offset, offset + out.size()) where its document begins, as an index
+  /// among them: 0 if it began before. REQUIRES: they exist.
+  void document_starts(std::int64_t offset, std::span<std::int32_t> out) const;
 
   /// Tokens [offset, offset + out.size()) of all documents in order. Throws FormatError if a token
   /// does not fit an int32. REQUIRES: they exist.
@@ -57,6 +60,8 @@ class TokenFile {
   void read_header();
   void check_sequences() const;
   void check_documents() const;
+  /// The number of tokens before document number `document`; documents() gives them all.
+  std::int64_t document_begin(std::int64_t document) const;
   [[noreturn]] void fail_index(std::string_view what) const;
 
   Path prefix_;

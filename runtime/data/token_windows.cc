@@ -30,4 +30,10 @@ void TokenWindows::read(std::int64_t window, std::span<std::int32_t> ids,
   data_.read(begin + length_, targets.last(1));
 }
 
+void TokenWindows::read_document_starts(std::int64_t window, std::span<std::int32_t> starts) const {
+  check(window >= 0 && window < count(), "window out of range");
+  check(starts.size() == static_cast<std::size_t>(length_), "a window's buffers have its length");
+  data_.document_starts(window * length_, starts);
+}
+
 }  // namespace cartesian

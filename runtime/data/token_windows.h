@@ -25,6 +25,8 @@ class TokenWindows {
   /// Writes window number `window`. REQUIRES: ids and targets have length() elements.
   void read(std::int64_t window, std::span<std::int32_t> ids,
             std::span<std::int32_t> targets) const;
+  /// Writes where the document of each input of window number `window` begins within the window.
+  void read_document_starts(std::int64_t window, std::span<std::int32_t> starts) const;
 
  private:
   const TokenFile& data_;

@@ -1,6 +1,7 @@
 #pragma once
 // AttentionLayer: x + W_o attention(rope(W_qkv norm(x))), on the tokens whose home is this rank.
 
+#include "kernels/attention.h"
 #include "kernels/rope.h"
 #include "runtime/model/linear.h"
 #include "runtime/model/model_config.h"
@@ -21,11 +22,12 @@ class AttentionLayer {
   AttentionLayer(ParameterStore& store, const ModelConfig& config, std::int64_t block);
 
   void pack(const Context& context, DType dtype);
-  /// x, out [sequences * length, hidden]; x must stay valid until backward.
-  void forward(RankContext& rank, const RopeTable& rope_table, std::int64_t length, const Tensor& x,
-               const Tensor& out, Saved& saved) const;
+  /// x, out [sequences * length, hidden]; x must stay valid until backward. Positions count from
+  /// the sequence's beginning also in later documents: scores depend on distances only.
+  void forward(RankContext& rank, const RopeTable& rope_table, const AttentionSequences& sequences,
+               const Tensor& x, const Tensor& out, Saved& saved) const;
   /// dx holds the gradient of out and becomes that of x.
-  void backward(RankContext& rank, const RopeTable& rope_table, std::int64_t length,
+  void backward(RankContext& rank, const RopeTable& rope_table, const AttentionSequences& sequences,
                 const Saved& saved, const Tensor& dx) const;
 
  private:

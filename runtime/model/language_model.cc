@@ -92,7 +92,8 @@ void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch&
   const Block& block = *blocks_[index];
   const Tensor& x = input.x;
   const Tensor middle = rank.activations.tensor(rank.dtype, x.shape());
-  block.attention.forward(rank, rope_table(batch.length), batch.length, x, middle, saved.attention);
+  block.attention.forward(rank, rope_table(batch.length), {batch.length, batch.document_starts}, x,
+                          middle, saved.attention);
   if (const auto* dense = std::get_if<DenseLayer>(&block.ffn)) {
     dense->forward(rank, middle, out, saved.ffn.emplace<DenseLayer::Saved>());
   } else {
@@ -141,8 +142,8 @@ void LanguageModel::backward(RankContext& rank, std::span<const Tensor> dprobabi
                                              dprobability.subspan(layer * groups, groups),
                                              gradient_);
     }
-    block.attention.backward(rank, rope_table(batch_.length), batch_.length, saved.attention,
-                             gradient_);
+    block.attention.backward(rank, rope_table(batch_.length),
+                             {batch_.length, batch_.document_starts}, saved.attention, gradient_);
     rank.activations.release(saved.mark);
   }
   embedding_backward(rank.op, batch_.ids, gradient_, store_.gradient(embedding_));

@@ -20,6 +20,10 @@ namespace cartesian {
 struct Batch {
   Tensor ids;      ///< [sequences * length] int32
   Tensor targets;  ///< [sequences * length] int32
+  /// [sequences * length] int32, for attention that stops at document boundaries: where each
+  /// token's document begins within its sequence. Undefined: attention reaches through the whole
+  /// sequence.
+  Tensor document_starts = {};
   std::int64_t length = 0;
   std::int64_t first_token = 0;  ///< index of row 0 within the global micro-batch
 };

@@ -240,6 +240,7 @@ std::string to_config_json(const ModelConfig& config) {
                {"rms_norm_eps", config.rms_norm_eps},
                {"rope_theta", config.rope_theta},
                {"initializer_range", config.initializer_range},
+               {"document_attention", config.document_attention},
                {"hidden_act", "silu"},
                {"tie_word_embeddings", false},
                {"torch_dtype", "float32"},
@@ -278,6 +279,7 @@ ModelConfig parse_config_json(const std::string& text, const std::string& path) 
   config.rms_norm_eps = keys.get<double>("rms_norm_eps", 1e-6);
   config.rope_theta = keys.get<double>("rope_theta", 10000);
   config.initializer_range = keys.get<double>("initializer_range", 0.02);
+  config.document_attention = keys.get<bool>("document_attention", false);
   read_moe(keys, config);
   try {
     validate(config, "");

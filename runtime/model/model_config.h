@@ -27,6 +27,7 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000;
   double initializer_range = 0.02;
+  bool document_attention = false;  ///< attention stops at document boundaries
 
   std::int64_t sub_layers = 2;
   std::int64_t num_experts = 16;  ///< per sub-layer

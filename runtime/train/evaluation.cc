@@ -45,6 +45,44 @@ void add_by_source(const DocumentSources& sources, std::int64_t first, const Ten
   }
 }
 
+/// One forward's windows, as a model is given them.
+class WindowBatch {
+ public:
+  WindowBatch(const TokenWindows& windows, bool document_starts)
+      : windows_(windows), with_starts_(document_starts) {}
+
+  /// `window_of(i)` is the window of the i-th of `count` sequences.
+  template <class WindowOf>
+  Batch read(std::int64_t count, std::int64_t first_token, const WindowOf& window_of) {
+    const std::int64_t length = windows_.length();
+    const auto size = static_cast<std::size_t>(length);
+    ids_.resize(static_cast<std::size_t>(count * length));
+    targets_.resize(ids_.size());
+    starts_.resize(with_starts_ ? ids_.size() : 0);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::size_t at = static_cast<std::size_t>(i) * size;
+      windows_.read(window_of(i), std::span(ids_).subspan(at, size),
+                    std::span(targets_).subspan(at, size));
+      if (with_starts_) {
+        windows_.read_document_starts(window_of(i), std::span(starts_).subspan(at, size));
+      }
+    }
+    const Shape shape{count * length};
+    return {.ids = Tensor(ids_.data(), shape),
+            .targets = Tensor(targets_.data(), shape),
+            .document_starts = with_starts_ ? Tensor(starts_.data(), shape) : Tensor(),
+            .length = length,
+            .first_token = first_token};
+  }
+
+ private:
+  const TokenWindows& windows_;
+  bool with_starts_;
+  std::vector<std::int32_t> ids_;
+  std::vector<std::int32_t> targets_;
+  std::vector<std::int32_t> starts_;
+};
+
 }  // namespace
 
 double EvaluationResult::perplexity() const { return std::exp(loss); }
@@ -64,36 +102,24 @@ EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int
   EvaluationResult result;
   result.sources.resize(sources == nullptr ? 0 : sources->names().size());
   rank.model().clear_loads();
-  std::vector<std::int32_t> ids;
-  std::vector<std::int32_t> targets;
+  WindowBatch batch(windows, rank.model().config().document_attention);
   for (std::int64_t begin = 0; begin < count; begin += per_forward) {
     const auto share =
         sequences_of_rank(std::min(per_forward, count - begin), rank.transport().rank(), ranks);
-    ids.resize(static_cast<std::size_t>(share.count * length));
-    targets.resize(ids.size());
-    for (std::int64_t i = 0; i < share.count; ++i) {
-      const auto at = static_cast<std::size_t>(i * length);
-      windows.read(evaluated_window(begin + share.first + i, count, windows.count()),
-                   std::span(ids).subspan(at, static_cast<std::size_t>(length)),
-                   std::span(targets).subspan(at, static_cast<std::size_t>(length)));
-    }
-    const Shape shape{share.count * length};
+    const auto window_of = [&](std::int64_t i) {
+      return evaluated_window(begin + share.first + i, count, windows.count());
+    };
     const ArenaScope scope(rank.context().op.scratch);
-    const Tensor losses = rank.context().op.scratch.tensor(DType::f32, shape);
-    rank.model().evaluate(rank.context(),
-                          {.ids = Tensor(ids.data(), shape),
-                           .targets = Tensor(targets.data(), shape),
-                           .length = length,
-                           .first_token = (begin + share.first) * length},
-                          losses);
+    const Tensor losses = rank.context().op.scratch.tensor(DType::f32, {share.count * length});
+    rank.model().evaluate(
+        rank.context(), batch.read(share.count, (begin + share.first) * length, window_of), losses);
     for (const float loss : losses.span<float>()) {
       result.loss += loss;
     }
     if (sources != nullptr) {
       for (std::int64_t i = 0; i < share.count; ++i) {
-        const std::int64_t window =
-            evaluated_window(begin + share.first + i, count, windows.count());
-        add_by_source(*sources, window * length + 1, losses.slice(i * length, length), result);
+        add_by_source(*sources, window_of(i) * length + 1, losses.slice(i * length, length),
+                      result);
       }
     }
   }

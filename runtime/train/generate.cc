@@ -18,8 +18,20 @@ namespace {
 // ignores what follows.
 constexpr std::int64_t kLengthStep = 16;
 
+/// Where each token's document begins, as Batch has it: after the last `end` before the token.
+std::vector<std::int32_t> document_starts(std::span<const std::int32_t> ids, std::int32_t end) {
+  std::vector<std::int32_t> starts;
+  std::int32_t start = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    starts.push_back(start);
+    start = ids[i] == end ? static_cast<std::int32_t>(i + 1) : start;
+  }
+  return starts;
+}
+
 /// The next token's logits on rank 0, given the context there.
-void predict_next(ModelRank& rank, std::span<const std::int32_t> context, std::span<float> logits) {
+void predict_next(ModelRank& rank, std::span<const std::int32_t> context, std::int32_t end,
+                  std::span<float> logits) {
   const auto used = static_cast<std::int64_t>(context.size());
   const std::int64_t length =
       std::min((used + kLengthStep - 1) / kLengthStep * kLengthStep,
@@ -30,8 +42,13 @@ void predict_next(ModelRank& rank, std::span<const std::int32_t> context, std::s
     std::ranges::copy(context, ids.begin());
   }
   const Tensor tensor(ids.data(), {static_cast<std::int64_t>(ids.size())});
-  rank.model().predict(rank.context(), {.ids = tensor, .targets = tensor, .length = length},
-                       home ? used - 1 : -1,
+  Batch batch{.ids = tensor, .targets = tensor, .length = length};
+  std::vector<std::int32_t> starts;
+  if (rank.model().config().document_attention) {
+    starts = document_starts(ids, end);
+    batch.document_starts = Tensor(starts.data(), tensor.shape());
+  }
+  rank.model().predict(rank.context(), batch, home ? used - 1 : -1,
                        Tensor(logits.data(), {static_cast<std::int64_t>(logits.size())}));
 }
 
@@ -74,7 +91,7 @@ void generate(ModelRank& rank, std::span<const std::int32_t> prompt, std::int32_
   for (std::int64_t i = 0; i < options.tokens; ++i) {
     const std::size_t used =
         std::min(ids.size(), static_cast<std::size_t>(config.max_position_embeddings));
-    predict_next(rank, std::span(ids).last(used), logits);
+    predict_next(rank, std::span(ids).last(used), end, logits);
     std::int32_t id = sample_token(logits, options.temperature, options.top_k,
                                    random_uniform(key, static_cast<std::uint64_t>(i)));
     std::string bytes(reinterpret_cast<const char*>(&id), sizeof id);

@@ -17,8 +17,8 @@ struct GenerateOptions {
 };
 
 /// Continues `prompt` (at least one token), calling `next` with each new id, until `options.tokens`
-/// or `end`. The context is the last max_position_embeddings tokens. The sequence lives on rank 0;
-/// every rank sees the same ids. Collective.
+/// or `end`, the token that ends a document. The context is the last max_position_embeddings
+/// tokens. The sequence lives on rank 0; every rank sees the same ids. Collective.
 void generate(ModelRank& rank, std::span<const std::int32_t> prompt, std::int32_t end,
               const GenerateOptions& options, const std::function<void(std::int32_t)>& next);
 

@@ -66,11 +66,18 @@ void TrainingStep::run_micro_batch(std::int64_t first_sequence, std::int64_t ste
   RankContext& context = rank_.context();
   LanguageModel& model = rank_.model();
   const Shape shape{share.count * length};
+  Tensor document_starts;
+  if (model.config().document_attention) {
+    document_starts_.resize(tokens);
+    samples_.fill_document_starts(first_sequence + share.first, share.count, document_starts_);
+    document_starts = Tensor(document_starts_.data(), shape);
+  }
   const auto step_tokens = static_cast<double>(config_.batch_sequences * length);
   model.clear_loads();
   const double local_loss = model.forward(context,
                                           {.ids = Tensor(ids_.data(), shape),
                                            .targets = Tensor(targets_.data(), shape),
+                                           .document_starts = document_starts,
                                            .length = length,
                                            .first_token = share.first * length},
                                           static_cast<float>(1 / step_tokens));

@@ -47,6 +47,7 @@ class TrainingStep {
   Optimizer optimizer_;
   std::vector<std::int32_t> ids_;
   std::vector<std::int32_t> targets_;
+  std::vector<std::int32_t> document_starts_;  ///< if attention stops at document boundaries
   std::vector<double> reduced_;
 };
 

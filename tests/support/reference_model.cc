@@ -78,8 +78,12 @@ T sigmoid(const T& x) {
 template <class T>
 class Model {
  public:
-  Model(const ModelConfig& config, const ReferenceWeights<T>& weights, std::int64_t length)
-      : config_(config), weights_(weights), length_(static_cast<std::size_t>(length)) {}
+  Model(const ModelConfig& config, const ReferenceWeights<T>& weights, std::int64_t length,
+        std::span<const std::int32_t> document_starts)
+      : config_(config),
+        weights_(weights),
+        length_(static_cast<std::size_t>(length)),
+        document_starts_(document_starts) {}
 
   ReferenceResult<T> run(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets) {
     const auto hidden = static_cast<std::size_t>(config_.hidden_size);
@@ -168,7 +172,9 @@ class Model {
     const auto dim = static_cast<std::size_t>(config_.hidden_size / config_.num_attention_heads);
     for (std::size_t t = 0; t < x.size(); ++t) {
       Vector<T> attended(x[t].size(), T(0));
-      const std::size_t first = t / length_ * length_;
+      const std::size_t first =
+          t / length_ * length_ +
+          (document_starts_.empty() ? 0 : static_cast<std::size_t>(document_starts_[t]));
       for (std::size_t head = 0; head < attended.size(); head += dim) {
         Vector<T> scores;
         for (std::size_t s = first; s <= t; ++s) {
@@ -293,6 +299,7 @@ class Model {
   const ModelConfig& config_;
   const ReferenceWeights<T>& weights_;
   std::size_t length_;
+  std::span<const std::int32_t> document_starts_;
   std::string prefix_;
   ReferenceResult<T> result_;
 };
@@ -302,16 +309,19 @@ class Model {
 template <class T>
 ReferenceResult<T> reference_model(const ModelConfig& config, const ReferenceWeights<T>& weights,
                                    std::span<const std::int32_t> ids,
-                                   std::span<const std::int32_t> targets, std::int64_t length) {
-  return Model<T>(config, weights, length).run(ids, targets);
+                                   std::span<const std::int32_t> targets, std::int64_t length,
+                                   std::span<const std::int32_t> document_starts) {
+  return Model<T>(config, weights, length, document_starts).run(ids, targets);
 }
 
 template ReferenceResult<double> reference_model(const ModelConfig&,
                                                  const ReferenceWeights<double>&,
                                                  std::span<const std::int32_t>,
-                                                 std::span<const std::int32_t>, std::int64_t);
+                                                 std::span<const std::int32_t>, std::int64_t,
+                                                 std::span<const std::int32_t>);
 template ReferenceResult<Var> reference_model(const ModelConfig&, const ReferenceWeights<Var>&,
                                               std::span<const std::int32_t>,
-                                              std::span<const std::int32_t>, std::int64_t);
+                                              std::span<const std::int32_t>, std::int64_t,
+                                              std::span<const std::int32_t>);
 
 }  // namespace cartesian::test

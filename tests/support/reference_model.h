@@ -38,10 +38,11 @@ struct ReferenceResult {
   double smallest_gap = std::numeric_limits<double>::infinity();
 };
 
-/// One micro-batch: ids and targets [sequences * length].
+/// One micro-batch: ids and targets [sequences * length]; document_starts as in Batch, or empty.
 template <class T>
 ReferenceResult<T> reference_model(const ModelConfig& config, const ReferenceWeights<T>& weights,
                                    std::span<const std::int32_t> ids,
-                                   std::span<const std::int32_t> targets, std::int64_t length);
+                                   std::span<const std::int32_t> targets, std::int64_t length,
+                                   std::span<const std::int32_t> document_starts = {});
 
 }  // namespace cartesian::test

@@ -69,7 +69,7 @@ void expect_same(const StepResult& a, const StepResult& b) {
 }  // namespace
 
 SyntheticData::SyntheticData(std::int64_t vocabulary, std::int64_t tokens, std::int64_t length,
-                             std::uint64_t seed)
+                             std::uint64_t seed, std::int64_t longest_document)
     : files_(make_posix_file_system()) {
   // A walk that mostly steps by one or three: better predicted from the last token than without.
   std::vector<std::int32_t> ids = random_ids(seed, tokens, 8);
@@ -80,8 +80,18 @@ SyntheticData::SyntheticData(std::int64_t vocabulary, std::int64_t tokens, std::
   }
   StagedFiles staged(*files_);
   TokenFileWriter writer(staged, directory_ / "data", vocabulary);
-  writer.append(ids);
-  writer.end_document();
+  const std::vector<std::int32_t> lengths = random_ids(seed + 1, longest_document == 0 ? 0 : tokens,
+                                                       std::max<std::int64_t>(1, longest_document));
+  std::span<const std::int32_t> rest(ids);
+  for (std::size_t document = 0; !rest.empty(); ++document) {
+    const std::size_t size =
+        longest_document == 0
+            ? rest.size()
+            : std::min(rest.size(), static_cast<std::size_t>(lengths[document]) + 1);
+    writer.append(rest.first(size));
+    writer.end_document();
+    rest = rest.subspan(size);
+  }
   writer.finish();
   staged.publish();
   file_ = std::make_unique<TokenFile>(*files_, directory_ / "data");

@@ -18,8 +18,9 @@ namespace cartesian::test {
 /// order in which a run sees it. Immutable, thread-safe.
 class SyntheticData {
  public:
+  /// One document, or documents of 1 to `longest_document` tokens.
   SyntheticData(std::int64_t vocabulary, std::int64_t tokens, std::int64_t length,
-                std::uint64_t seed);
+                std::uint64_t seed, std::int64_t longest_document = 0);
 
   const SampleOrder& samples() const { return *samples_; }
   const TokenWindows& windows() const { return *windows_; }

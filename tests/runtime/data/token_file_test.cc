@@ -94,6 +94,22 @@ TEST_F(TokenFiles, ReadsAHandBuiltPair) {
   EXPECT_EQ(read(file, 5, 0), std::vector<std::int32_t>{});
 }
 
+TEST_F(TokenFiles, FindsWhereDocumentsBegin) {
+  write_documents(257, {{1, 2, 3}, {4}, {}, {5, 6}, {}});
+  const TokenFile file(*files_, prefix_);
+  const std::vector<std::int32_t> begins = {0, 0, 0, 3, 4, 4};  // of each token's document
+  for (std::int64_t offset = 0; offset <= 6; ++offset) {
+    for (std::int64_t count = 0; offset + count <= 6; ++count) {
+      std::vector<std::int32_t> starts(static_cast<std::size_t>(count), -1);
+      file.document_starts(offset, starts);
+      for (std::size_t i = 0; i < starts.size(); ++i) {
+        const auto first = static_cast<std::int32_t>(offset);
+        EXPECT_EQ(starts[i], std::max(0, begins[static_cast<std::size_t>(offset) + i] - first));
+      }
+    }
+  }
+}
+
 // Byte by byte what Megatron-LM's IndexedDatasetBuilder writes for documents [1, 2, 3] and [4].
 TEST_F(TokenFiles, WritesMegatronsBytes) {
   write_documents(257, {{1, 2, 3}, {4}});

@@ -24,6 +24,7 @@ struct Case {
   std::uint64_t seed = 7;
   std::string routing = "top_k";
   std::int64_t grain_level = 2;
+  bool documents = false;  ///< attention stops at the boundaries of Tokens::document_starts
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.sub_layers << " sub-layers"; }
 
@@ -31,7 +32,8 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
   const Case& c = info.param;
   return "layers" + std::to_string(c.sub_layers) + (c.shared ? "_shared" : "_bare") + "_top" +
          std::to_string(c.top_k) + (c.dtype == DType::f32 ? "_f32" : "_bf16") + "_chunks" +
-         std::to_string(c.chunks) + "_" + c.routing + "_grain" + std::to_string(c.grain_level);
+         std::to_string(c.chunks) + "_" + c.routing + "_grain" + std::to_string(c.grain_level) +
+         (c.documents ? "_documents" : "");
 }
 
 ModelConfig model_of(const Case& c) {
@@ -41,6 +43,7 @@ ModelConfig model_of(const Case& c) {
   config.moe_top_k = c.top_k;
   config.routing = c.routing;
   config.grain_level = c.grain_level;
+  config.document_attention = c.documents;
   return config;
 }
 
@@ -55,11 +58,14 @@ struct Expected {
 struct Tokens {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> document_starts;  ///< of two sequences; empty: causal attention
 };
 
 Tokens tokens_of(const ModelConfig& config) {
   return {random_ids(1, kLength * kSequences, config.vocab_size),
-          random_ids(2, kLength * kSequences, config.vocab_size)};
+          random_ids(2, kLength * kSequences, config.vocab_size),
+          config.document_attention ? std::vector<std::int32_t>{0, 0, 2, 2, 2, 5, 0, 1, 1, 1, 1, 1}
+                                    : std::vector<std::int32_t>{}};
 }
 
 /// mean loss + kBalance * balance loss, and its derivatives.
@@ -71,8 +77,9 @@ Expected differentiate(const ModelConfig& config, const ReferenceWeights<double>
       variables[name].push_back(tape.variable(value));
     }
   }
-  const auto [ids, targets] = tokens_of(config);
-  const ReferenceResult<Var> result = reference_model(config, variables, ids, targets, kLength);
+  const auto [ids, targets, starts] = tokens_of(config);
+  const ReferenceResult<Var> result =
+      reference_model(config, variables, ids, targets, kLength, starts);
   Var sum = 0;
   for (const Var& loss : result.losses) {
     sum += loss;
@@ -90,8 +97,8 @@ Expected differentiate(const ModelConfig& config, const ReferenceWeights<double>
 }
 
 double objective(const ModelConfig& config, const ReferenceWeights<double>& weights) {
-  const auto [ids, targets] = tokens_of(config);
-  const auto result = reference_model(config, weights, ids, targets, kLength);
+  const auto [ids, targets, starts] = tokens_of(config);
+  const auto result = reference_model(config, weights, ids, targets, kLength, starts);
   double sum = 0;
   for (const double loss : result.losses) {
     sum += loss;
@@ -119,14 +126,16 @@ TEST_P(ReferenceTest, ForwardAndGradients) {
     // Beyond what rounding may change, so that both choose the same experts.
     ASSERT_GT(expected.smallest_gap, c.dtype == DType::f32 ? 1e-5 : 1e-3);
 
-    auto [ids, targets] = tokens_of(config);
+    auto [ids, targets, starts] = tokens_of(config);
     const double tokens = kLength * kSequences;
     const Shape shape{kLength * kSequences};
-    const double loss_sum = rank.model().forward(rank.context(),
-                                                 {.ids = Tensor(ids.data(), shape),
-                                                  .targets = Tensor(targets.data(), shape),
-                                                  .length = kLength},
-                                                 static_cast<float>(1 / tokens));
+    const double loss_sum = rank.model().forward(
+        rank.context(),
+        {.ids = Tensor(ids.data(), shape),
+         .targets = Tensor(targets.data(), shape),
+         .document_starts = c.documents ? Tensor(starts.data(), shape) : Tensor(),
+         .length = kLength},
+        static_cast<float>(1 / tokens));
     EXPECT_NEAR(loss_sum, expected.loss_sum, tolerance * expected.loss_sum);
     ASSERT_EQ(rank.model().loads().size(), expected.routing.size());
     for (std::size_t i = 0; i < expected.routing.size(); ++i) {
@@ -164,7 +173,8 @@ INSTANTIATE_TEST_SUITE_P(Systems, ReferenceTest,
                                          Case{2, true, 2, DType::f32, 2, 7, "top_p", 2},
                                          Case{1, true, 2, DType::f32, 1, 7, "hash", 1},
                                          Case{1, false, 2, DType::f32, 2, 7, "hash", 1},
-                                         Case{2, true, 3, DType::f32, 1, 1, "hash", 2}),
+                                         Case{2, true, 3, DType::f32, 1, 1, "hash", 2},
+                                         Case{2, true, 2, DType::f32, 2, 7, "top_k", 2, true}),
                          name_of_case);
 
 // The reference's own derivatives, so that the tape is not taken on trust.

@@ -103,14 +103,39 @@ TEST(GenerateTest, TheMostProbableTokenIsTheReferences) {
   }
 }
 
-TEST(EvaluationTest, IsTheReferencesLossOnAnyNumberOfRanks) {
-  const SyntheticData data(tiny_model().vocab_size, 100, 6, 1);
+// With attention that stops at document boundaries what comes before the end of a document does not
+// matter.
+TEST(GenerateTest, ForgetsEarlierDocuments) {
+  std::vector<std::vector<std::int32_t>> continuations;
+  TrainingSetup setup;
+  setup.model.document_attention = true;
+  setup.model.max_position_embeddings = 16;
+  with_ranks(setup, [&](ModelRank& rank) {
+    constexpr std::int32_t kEnd = 12;
+    for (const std::vector<std::int32_t>& prompt :
+         {std::vector{5, 9, kEnd, 1, 2}, {8, 0, kEnd, 1, 2}, {8, 0, 3, 1, 2}}) {
+      std::vector<std::int32_t>& ids = continuations.emplace_back();
+      generate(rank, prompt, kEnd, {.tokens = 8, .temperature = 1, .top_k = 0, .seed = 5},
+               [&](std::int32_t id) { ids.push_back(id); });
+    }
+  });
+  EXPECT_EQ(continuations[0], continuations[1]);
+  EXPECT_NE(continuations[0], continuations[2]);
+}
+
+class EvaluationOf : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(WholeSequencesAndDocuments, EvaluationOf, testing::Bool());
+
+TEST_P(EvaluationOf, IsTheReferencesLossOnAnyNumberOfRanks) {
+  const bool documents = GetParam();
+  const SyntheticData data(tiny_model().vocab_size, 100, 6, 1, documents ? 4 : 0);
   const std::int64_t count = 5;
   std::vector<EvaluationResult> results;
   ReferenceWeights<double> weights;
   for (const int ranks : {1, 3}) {
     TrainingSetup setup;
     setup.ranks = ranks;
+    setup.model.document_attention = documents;
     with_ranks(setup, [&](ModelRank& rank) {
       const EvaluationResult result = evaluate(rank, data.windows(), count);
       if (rank.transport().rank() == 0) {
@@ -125,8 +150,14 @@ TEST(EvaluationTest, IsTheReferencesLossOnAnyNumberOfRanks) {
   for (std::int64_t i = 0; i < count; ++i) {
     std::vector<std::int32_t> ids(6);
     std::vector<std::int32_t> targets(6);
-    data.windows().read(i * data.windows().count() / count, ids, targets);
-    for (const double loss : reference_model(tiny_model(), weights, ids, targets, 6).losses) {
+    std::vector<std::int32_t> starts(documents ? 6 : 0);
+    const std::int64_t window = i * data.windows().count() / count;
+    data.windows().read(window, ids, targets);
+    if (documents) {
+      data.windows().read_document_starts(window, starts);
+    }
+    for (const double loss :
+         reference_model(tiny_model(), weights, ids, targets, 6, starts).losses) {
       expected += loss / (count * 6);
     }
   }

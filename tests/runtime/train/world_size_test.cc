@@ -34,6 +34,7 @@ struct Case {
   std::uint64_t seed = 1;  ///< one with which no choice hangs on rounding
   std::string routing = "top_k";
   std::int64_t grain_level = 2;
+  bool documents = false;  ///< attention stops at document boundaries
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -83,6 +84,7 @@ TrainingSetup setup_of(const Case& c, std::uint64_t seed) {
   setup.model.sub_layers = c.sub_layers;
   setup.model.routing = c.routing;
   setup.model.grain_level = c.grain_level;
+  setup.model.document_attention = c.documents;
   setup.train = tiny_train();
   setup.train.batch_sequences = c.batch_sequences;
   setup.train.micro_batch_sequences = c.batch_sequences / c.micro_batches;
@@ -107,11 +109,17 @@ class ReferenceObserver {
         static_cast<std::size_t>(train.micro_batch_sequences * train.sequence_length);
     std::vector<std::int32_t> ids(tokens);
     std::vector<std::int32_t> targets(tokens);
+    std::vector<std::int32_t> starts(setup_.model.document_attention ? tokens : 0);
     double loss = 0;
     for (std::int64_t done = 0; done < train.batch_sequences; done += train.micro_batch_sequences) {
       data_.samples().fill(step * train.batch_sequences + done, train.micro_batch_sequences, ids,
                            targets);
-      auto result = reference_model(setup_.model, weights, ids, targets, train.sequence_length);
+      if (!starts.empty()) {
+        data_.samples().fill_document_starts(step * train.batch_sequences + done,
+                                             train.micro_batch_sequences, starts);
+      }
+      auto result =
+          reference_model(setup_.model, weights, ids, targets, train.sequence_length, starts);
       loss += std::accumulate(result.losses.begin(), result.losses.end(), 0.0);
       smallest_gap_ = std::min(smallest_gap_, result.smallest_gap);
       routing_.push_back(std::move(result.routing));
@@ -190,10 +198,10 @@ class WorldSizeTest : public testing::TestWithParam<Case> {};
 const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const TrainingSetup& setup,
                                                      const SyntheticData& data) {
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, std::int64_t, std::string,
-                         std::int64_t, std::uint64_t>;
+                         std::int64_t, bool, std::uint64_t>;
   static std::map<Key, std::optional<TrainingRecord>> runs;
-  const Key key{c.experts,    c.batch_sequences, c.micro_batches, c.one_expert,
-                c.sub_layers, c.routing,         c.grain_level,   setup.weight_seed};
+  const Key key{c.experts, c.batch_sequences, c.micro_batches, c.one_expert,     c.sub_layers,
+                c.routing, c.grain_level,     c.documents,     setup.weight_seed};
   const auto [entry, inserted] = runs.try_emplace(key);
   if (inserted) {
     ReferenceObserver reference(setup, data);
@@ -213,7 +221,8 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
   for (std::uint64_t seed = c.seed; seed < c.seed + (full() ? 20 : 1); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     TrainingSetup setup = setup_of(c, seed);
-    const SyntheticData data(setup.model.vocab_size, 1000, setup.train.sequence_length, seed);
+    const SyntheticData data(setup.model.vocab_size, 1000, setup.train.sequence_length, seed,
+                             c.documents ? 5 : 0);
     const std::optional<TrainingRecord>& one = run_of_one_rank(c, setup, data);
     if (!one) {
       ASSERT_NE(seed, c.seed) << "a choice hangs on rounding: pick another seed for this case";
@@ -288,6 +297,13 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "one_sequence", .ranks = 3, .batch_sequences = 2, .micro_batches = 2},
         Case{.name = "one_expert", .ranks = 3, .one_expert = true},
         Case{.name = "one_expert_replicas", .ranks = 4, .placement = "file", .one_expert = true},
+        Case{.name = "documents",
+             .ranks = 3,
+             .batch_sequences = 7,
+             .node_sizes = {2, 1},
+             .chunks = 2,
+             .twice = true,
+             .documents = true},
         Case{.name = "conventional", .ranks = 3, .chunks = 3, .sub_layers = 1, .grain_level = 1},
         Case{.name = "fine_grained", .ranks = 3, .chunks = 3, .sub_layers = 1},
         Case{.name = "hash", .ranks = 3, .sub_layers = 1, .routing = "hash", .grain_level = 1},
