@@ -32,6 +32,8 @@ std::vector<std::pair<std::string, std::string>> read_config(FileSystem& files, 
       const std::string name = prefix + std::string(key.str());
       if (const toml::table* inner = node.as_table()) {
         self(self, name + ".", *inner);
+      } else if (const toml::value<double>* number = node.as_floating_point()) {
+        values.emplace_back(name, fmt::format("{}", number->get()));  // as short as it was written
       } else {
         std::ostringstream text;
         node.visit([&](const auto& value) { text << value; });

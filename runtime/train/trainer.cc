@@ -236,7 +236,6 @@ void Trainer::train_steps() {
 bool Trainer::after_step(const StepResult& result, Seconds duration) {
   report_step(result, duration);
   expert_log_.add_step(result.loads);
-  report_experts(false);
   const bool last = step_ == config_.train.steps;
   const bool stop = agree_to_stop();
   // A stop that was asked for does not wait for a validation.
@@ -257,7 +256,11 @@ bool Trainer::after_step(const StepResult& result, Seconds duration) {
       writer_->wait();
     }
   }
-  return stop || step_ == options_.stop_at;
+  const bool ends = stop || step_ == options_.stop_at;
+  if (!ends && !last) {  // else with the checkpoint that follows
+    report_experts(false);
+  }
+  return ends;
 }
 
 bool Trainer::agree_to_stop() {

@@ -36,21 +36,29 @@ function cssColor(name) {
 }
 
 // What must be drawn again when its width, the colour scheme or a choice of the reader changes.
-const drawings = [];
+let drawings = [];
+function fit(entry) {
+  const width = Math.floor(entry.element.clientWidth);
+  if (width > 0 && width !== entry.width) {
+    entry.width = width;
+    entry.draw(width);
+  }
+}
 function drawing(element, draw) {
   const entry = { element, draw, width: 0 };
   drawings.push(entry);
-  new ResizeObserver(() => {
-    const width = Math.floor(element.clientWidth);
-    if (width > 0 && width !== entry.width) {
-      entry.width = width;
-      draw(width);
-    }
-  }).observe(element);
+  // In a frame of its own: what is drawn may change the element's size, which the observer must not see in the same pass.
+  new ResizeObserver(() => requestAnimationFrame(() => fit(entry))).observe(element);
+}
+// After elements have come into the page or left it.
+function drawNew() {
+  drawings = drawings.filter(entry => entry.element.isConnected);
+  drawings.forEach(fit);
 }
 function redrawAll() {
   for (const entry of drawings) {
-    if (entry.element.isConnected && entry.width > 0) entry.draw(entry.width);
+    entry.width = 0;
+    fit(entry);
   }
 }
 

@@ -37,8 +37,7 @@ function scaleLegend(reach, what, nothing) {
       context.fillRect(i, 0, 1, bar.height);
     }
   };
-  paint();
-  drawings.push({ element: bar, draw: paint, width: 1 });
+  drawing(bar, paint);
   return html('div', { class: 'scale-legend' }, html('span', { class: 'scale-name', text: what }),
     html('span', { class: 'scale-bar' }, html('span', { text: times(2 ** -reach) }), bar, html('span', { text: times(2 ** reach) })),
     nothing && html('span', { class: 'scale-nothing' }, swatch('var(--nothing)'), html('span', { text: nothing })));

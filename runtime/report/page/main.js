@@ -20,6 +20,7 @@ function build() {
 }
 
 build();
+drawNew();
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redrawAll);
 // Paper is light, whatever the screen is, and shows what is folded away.
 addEventListener('beforeprint', () => { document.documentElement.classList.add('print'); document.querySelectorAll('details').forEach(one => { one.open = true; }); redrawAll(); });

@@ -18,6 +18,7 @@ function runChooser() {
     chosen.run = runs[event.target.selectedIndex];
     for (const other of document.querySelectorAll('select.run')) other.selectedIndex = event.target.selectedIndex;
     chosenViews.forEach(view => view());
+    drawNew();
   } }, runs.map(run => html('option', { text: run.name })));
   select.className = 'run';
   return select;
