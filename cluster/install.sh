@@ -4,12 +4,13 @@ set -euo pipefail
 
 usage() {
   cat <<'TXT'
-usage: bash cluster/install.sh [build] [tests] [corpora]
+usage: bash cluster/install.sh [build] [tests] [corpora] [browser]
 
-Installs what is missing of the named sets of packages (all three if none is named):
+Installs what is missing of the named sets of packages (the first three if none is named):
   build    compilers, libraries and Open MPI: what building and running `cartesian` needs
   tests    GoogleTest, Google Benchmark, clang-tidy, clang-format, git and Python
   corpora  Python and what reads the public-domain texts of cluster/corpora.sh
+  browser  Chromium, in which a test opens the report's page; that test is skipped without it
 Needs root or sudo only if something is missing. Made for Debian 12 and Ubuntu 24.04.
 TXT
 }
@@ -21,6 +22,8 @@ build_packages=(g++ cmake ninja-build 'pkgconf|pkg-config' openmpi-bin libopenmp
 tests_packages=(libgtest-dev libbenchmark-dev python3 python3-venv git
   'clang-tidy-16|clang-tidy-17|clang-tidy-18' 'clang-format-16|clang-format-17|clang-format-18')
 corpora_packages=(python3 'libreadline8|libreadline8t64')
+# Ubuntu's chromium packages only fetch a snap, which containers cannot run: there it is Chrome, if its archive was added.
+browser_packages=('chromium|google-chrome-stable')
 
 say() { printf 'install: %s\n' "$*"; }
 
@@ -83,6 +86,7 @@ main() {
       build) wanted+=("${build_packages[@]}") ;;
       tests) wanted+=("${tests_packages[@]}") ;;
       corpora) wanted+=("${corpora_packages[@]}") ;;
+      browser) wanted+=("${browser_packages[@]}") ;;
       -h | --help) usage; exit 0 ;;
       *) usage >&2; exit 2 ;;
     esac

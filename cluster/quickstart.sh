@@ -118,8 +118,15 @@ show_summary() {
   }' "$run_dir/summary.json"
 }
 
+# The page about the run: training has written it, but a run that this was done with before may lack it.
+show_report() {
+  [ -e "$run_dir/report.html" ] || "$program" report "$run_dir" >/dev/null || return 0
+  printf '\nLook at the run in a browser: file://%s\n' "$(realpath "$run_dir/report.html")"
+}
+
 show_next_steps() {
   local checkpoint
+  show_report
   checkpoint=$(latest_checkpoint)
   cat <<TXT
 
@@ -129,6 +136,7 @@ What to try next:
   bash cluster/quickstart.sh --data ~/my-texts        # your own text
   bash cluster/quickstart.sh --fresh --minutes 20     # longer
   cluster/mpirun.sh -n 4 --program $program -- train configs/quickstart.toml --set run.dir=runs/mine
+  $program report $run_dir runs/mine                  # a page that compares two runs
 docs/architecture.md explains how it works.
 TXT
 }

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "comm/mpi_transport.h"
 
 namespace cartesian {
 
@@ -288,6 +289,14 @@ void MpiEngine::finalise() {
   if (mpi_->initialised_here) {
     MPI_Finalize();
   }
+}
+
+std::string mpi_library() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  MPI_Get_library_version(text.data(), &length);
+  const std::string_view all(text.data(), static_cast<std::size_t>(length));
+  return std::string(all.substr(0, all.find_first_of("\n,")));
 }
 
 }  // namespace cartesian

@@ -4,6 +4,7 @@
 // a helper thread, so that bytes move while the caller computes.
 
 #include <memory>
+#include <string>
 
 #include "comm/transport.h"
 
@@ -14,6 +15,9 @@ bool mpi_available();
 /// Whether this process was started by mpirun, srun or another launcher that MPI_Init would join.
 /// Not so in a plain shell inside a Slurm allocation.
 bool launched_by_mpi();
+
+/// The first line of what the MPI library says of itself; "none" where the build has no MPI.
+std::string mpi_library();
 
 /// Collective. Initialises MPI unless that has been done (then with MPI_THREAD_MULTIPLE). Throws
 /// ConfigError where the build has no MPI, CommError where MPI cannot start.

@@ -7,6 +7,8 @@ namespace cartesian {
 
 bool mpi_available() { return false; }
 
+std::string mpi_library() { return "none"; }
+
 std::unique_ptr<Transport> make_mpi_transport(const TransportOptions&) {
   throw ConfigError(
       "this build has no MPI: build with -DCARTESIAN_MPI=ON where MPI is installed, or start one "

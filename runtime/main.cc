@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   const std::map<std::string, CommandFunction> commands = {
       {"train", add_train_command(app)},       {"eval", add_eval_command(app)},
       {"generate", add_generate_command(app)}, {"info", add_info_command(app)},
-      {"tokenize", add_tokenize_command(app)},
+      {"tokenize", add_tokenize_command(app)}, {"report", add_report_command(app)},
   };
   try {
     app.parse(argc, argv);

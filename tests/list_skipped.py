@@ -10,6 +10,7 @@ count a case that skips itself as passed, so ctest alone does not know of it.
 import fnmatch
 import pathlib
 import re
+import shutil
 import sys
 
 CTEST = re.compile(r"^\s*\d+/\d+ Test\s+#\d+: (\S+) \.*\s*\*\*\*(Skipped|Not Run)", re.MULTILINE)
@@ -28,8 +29,10 @@ def skipped_tests(log):
 def conditions():
     """The conditions that an allow-list may name, and whether they hold here."""
     build = pathlib.Path(__file__).resolve().parents[1] / "build"
+    browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return {"no-gpu": not list(pathlib.Path("/dev").glob("nvidia[0-9]*")),
-            "no-torch": (build / "python-env.unavailable").exists()}
+            "no-torch": (build / "python-env.unavailable").exists(),
+            "no-browser": not any(map(shutil.which, browsers))}
 
 
 def read_allowlist(path):

@@ -59,6 +59,7 @@ select=(${filter:+-R "$filter"})
 bash cluster/install.sh build tests
 say "PyTorch, for the tests that compare with it"
 bash tests/python_env.sh || [ $? -eq 77 ]
+bash cluster/install.sh browser || echo "no browser: the test that opens the report's page is skipped"
 configure_and_build release -DCARTESIAN_TIMEOUT_SCALE=$((${full:-0} ? 20 : 1))
 if [ -n "$full" ]; then
   export CARTESIAN_FULL=1 CARTESIAN_FUZZ_RUNS=${CARTESIAN_FUZZ_RUNS:-2000000}

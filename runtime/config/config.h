@@ -50,8 +50,9 @@ struct CheckpointConfig {
 
 struct RunConfig {
   std::string dir = "runs/run";
-  std::string progress = "auto";  ///< "auto", "line" (one live line), "plain" or "off"
-  double log_every_s = 5;         ///< seconds between plain progress lines
+  std::string progress = "auto";   ///< "auto", "line" (one live line), "plain" or "off"
+  double log_every_s = 5;          ///< seconds between plain progress lines
+  std::int64_t experts_every = 0;  ///< steps between records of the experts' loads; 0 for 200 a run
 };
 
 struct ParallelConfig {

@@ -126,6 +126,11 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        {"auto", "line", "plain", "off"},
        "one live line, plain lines or nothing"});
   add({"run.log_every_s", &config.run.log_every_s, 0, {}, "seconds between plain progress lines"});
+  add({"run.experts_every",
+       &config.run.experts_every,
+       0,
+       {},
+       "steps between records in experts.jsonl; 0 for at most 200 of them"});
   add({"parallel.expert_ranks",
        &config.parallel.expert_ranks,
        0,

@@ -10,6 +10,17 @@
 
 namespace cartesian {
 
+namespace {
+
+void append_line(const std::unique_ptr<OutputFile>& file, const nlohmann::ordered_json& record) {
+  if (file) {
+    file->append(record.dump() + "\n");
+    file->flush();
+  }
+}
+
+}  // namespace
+
 RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config& config,
                            bool resume)
     : files_(files), transport_(transport), path_(config.run.dir) {
@@ -77,37 +88,45 @@ void RunDirectory::open_log(const Config& config, std::int64_t first_step) {
     if (transport_.rank() != 0) {
       return;
     }
-    files_.write_atomically(path_ / "config.toml", to_toml(config));
-    const Path path = path_ / "metrics.jsonl";
-    std::string kept;
-    if (first_step > 0 && files_.exists(path)) {
-      const std::string old = files_.read(path);
-      for (std::size_t begin = 0; begin < old.size();) {
-        const std::size_t end = std::min(old.find('\n', begin), old.size());
-        const std::string line = old.substr(begin, end - begin);
-        const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-        if (json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
-            json["step"].get<std::int64_t>() <= first_step) {
-          kept += line + "\n";
-        }
-        begin = end + 1;
-      }
-    }
-    files_.write_atomically(path, kept);
-    metrics_ = files_.open_append(path);
+    files_.write_atomically(path_ / kRunConfigFile, to_toml(config));
+    metrics_ = open_lines(path_ / kMetricsFile, first_step);
+    experts_ = open_lines(path_ / kExpertsFile, first_step);
+    environment_ = open_lines(path_ / kEnvironmentFile, first_step);
   });
 }
 
-void RunDirectory::log(const nlohmann::ordered_json& record) {
-  if (metrics_) {
-    metrics_->append(record.dump() + "\n");
-    metrics_->flush();
+std::unique_ptr<OutputFile> RunDirectory::open_lines(const Path& path, std::int64_t first_step) {
+  std::string kept;
+  if (first_step > 0 && files_.exists(path)) {
+    const std::string old = files_.read(path);
+    for (std::size_t begin = 0; begin < old.size();) {
+      const std::size_t end = std::min(old.find('\n', begin), old.size());
+      const std::string line = old.substr(begin, end - begin);
+      const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
+          json["step"].get<std::int64_t>() <= first_step) {
+        kept += line + "\n";
+      }
+      begin = end + 1;
+    }
   }
+  files_.write_atomically(path, kept);
+  return files_.open_append(path);
+}
+
+void RunDirectory::log(const nlohmann::ordered_json& record) { append_line(metrics_, record); }
+
+void RunDirectory::log_experts(const nlohmann::ordered_json& record) {
+  append_line(experts_, record);
+}
+
+void RunDirectory::log_environment(const nlohmann::ordered_json& record) {
+  append_line(environment_, record);
 }
 
 void RunDirectory::write_summary(const nlohmann::ordered_json& summary) {
   if (transport_.rank() == 0) {
-    files_.write_atomically(path_ / "summary.json", summary.dump(2) + "\n");
+    files_.write_atomically(path_ / kSummaryFile, summary.dump(2) + "\n");
   }
 }
 

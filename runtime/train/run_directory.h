@@ -1,6 +1,6 @@
 #pragma once
-// RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, summary.json and
-// checkpoints/. Rank 0 writes.
+// RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, experts.jsonl,
+// environment.jsonl, summary.json and checkpoints/. Rank 0 writes.
 
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -12,6 +12,12 @@
 #include "runtime/config/config.h"
 
 namespace cartesian {
+
+inline constexpr const char* kRunConfigFile = "config.toml";
+inline constexpr const char* kMetricsFile = "metrics.jsonl";
+inline constexpr const char* kExpertsFile = "experts.jsonl";
+inline constexpr const char* kEnvironmentFile = "environment.jsonl";
+inline constexpr const char* kSummaryFile = "summary.json";
 
 class RunDirectory {
  public:
@@ -25,22 +31,27 @@ class RunDirectory {
   /// The last complete checkpoint, if there is one. The same on every rank. Collective.
   std::optional<Path> last_checkpoint();
 
-  /// Writes config.toml and opens metrics.jsonl, dropping lines of steps after `first_step` (a run
-  /// that is resumed from there writes them again). Rank 0 does, the others wait. Collective.
+  /// Writes config.toml and opens the logs, dropping lines of steps after `first_step` (a run that
+  /// is resumed from there writes them again). Rank 0 does, the others wait. Collective.
   void open_log(const Config& config, std::int64_t first_step);
-  /// Appends one line to metrics.jsonl; on other ranks than 0 does nothing.
+  /// Each appends one line to its log; on other ranks than 0 does nothing.
   void log(const nlohmann::ordered_json& record);
+  void log_experts(const nlohmann::ordered_json& record);
+  void log_environment(const nlohmann::ordered_json& record);
   /// Replaces summary.json; on other ranks than 0 does nothing.
   void write_summary(const nlohmann::ordered_json& summary);
 
  private:
   void check_shared();
+  std::unique_ptr<OutputFile> open_lines(const Path& path, std::int64_t first_step);
 
   FileSystem& files_;
   Transport& transport_;
   Path path_;
   std::unique_ptr<FileLock> lock_;  ///< on rank 0
   std::unique_ptr<OutputFile> metrics_;
+  std::unique_ptr<OutputFile> experts_;
+  std::unique_ptr<OutputFile> environment_;
 };
 
 }  // namespace cartesian

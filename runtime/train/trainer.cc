@@ -13,6 +13,8 @@
 #include "runtime/checkpoint/checkpoint_reader.h"
 #include "runtime/data/tokenizer.h"
 #include "runtime/model/model_memory.h"
+#include "runtime/report/report.h"
+#include "runtime/train/environment.h"
 #include "runtime/train/expert_load.h"
 #include "runtime/train/summary.h"
 
@@ -86,7 +88,9 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       options_(options),
       topology_(find_topology(job.transport, config_.parallel.node_sizes)),
       placement_(agreed_placement(job, config_, topology_)),
-      directory_(job.files, job.transport, config_, options.resume) {
+      directory_(job.files, job.transport, config_, options.resume),
+      expert_log_(config_.model,
+                  expert_log_interval(config_.run.experts_every, config_.train.steps)) {
   open_data();
   const ModelRankOptions rank_options{
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
@@ -102,6 +106,8 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   }
   rank_->pack();
   directory_.open_log(config_, step_);
+  directory_.log_environment(
+      describe_environment(job_, topology_, {.step = step_, .threads = rank_options.threads}));
   training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, *samples_);
   writer_ =
       std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints());
@@ -209,6 +215,7 @@ int Trainer::run() {
     return kExitStopped;
   }
   finish();
+  write_report();
   return kExitOk;
 }
 
@@ -218,7 +225,9 @@ void Trainer::train_steps() {
     job_.transport.set_step(step_ + 1);
     rank_->context().times.clear();
     const Seconds start = job_.clock.now();
+    rank_->context().on_route = [this](const RoutedChunk& chunk) { expert_log_.route(chunk); };
     const StepResult result = training_step_->run(step_);
+    rank_->context().on_route = {};
     ++step_;
     stop = after_step(result, job_.clock.now() - start);
   }
@@ -226,6 +235,7 @@ void Trainer::train_steps() {
 
 bool Trainer::after_step(const StepResult& result, Seconds duration) {
   report_step(result, duration);
+  expert_log_.add_step(result.loads);
   const bool last = step_ == config_.train.steps;
   const bool stop = agree_to_stop();
   // A stop that was asked for does not wait for a validation.
@@ -246,7 +256,11 @@ bool Trainer::after_step(const StepResult& result, Seconds duration) {
       writer_->wait();
     }
   }
-  return stop || step_ == options_.stop_at;
+  const bool ends = stop || step_ == options_.stop_at;
+  if (!ends && !last) {  // else with the checkpoint that follows
+    report_experts(false);
+  }
+  return ends;
 }
 
 bool Trainer::agree_to_stop() {
@@ -293,6 +307,12 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
                   {"peak_rss_bytes", peak_rss_bytes()}});
 }
 
+void Trainer::report_experts(bool now) {
+  if (const auto record = expert_log_.take(rank_->context().op, job_.transport, step_, now)) {
+    directory_.log_experts(*record);
+  }
+}
+
 void Trainer::require_finite(const EvaluationResult& result) const {
   if (!std::isfinite(result.loss)) {
     throw NumericError(fmt::format("step {}: the loss is not finite with the weights of this step; "
@@ -322,6 +342,7 @@ void Trainer::prove_weights() {
 }
 
 void Trainer::begin_checkpoint() {
+  report_experts(true);  // a run that goes on from here knows nothing of an interval in progress
   writer_->begin(rank_->parameters(), {.model = config_.model,
                                        .state = {.step = step_,
                                                  .sequences = step_ * config_.train.batch_sequences,
@@ -362,6 +383,18 @@ void Trainer::finish() {
   });
   if (summary) {
     progress_->message(to_text(*summary));
+  }
+}
+
+void Trainer::write_report() {
+  std::string message;
+  agree_patiently(job_.transport, {"report"}, [&] {
+    if (job_.is_root()) {
+      message = try_write_report(job_.files, directory_.path());
+    }
+  });
+  if (job_.is_root()) {
+    progress_->message(message);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "runtime/job.h"
 #include "runtime/model/model_rank.h"
 #include "runtime/train/evaluation.h"
+#include "runtime/train/expert_log.h"
 #include "runtime/train/progress.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/training_step.h"
@@ -46,6 +47,8 @@ class Trainer {
   /// Whether any rank wants to stop; completes the checkpoint in progress if it is on disk.
   bool agree_to_stop();
   void report_step(const StepResult& result, Seconds duration);
+  /// Writes the experts' record if its interval has ended, or `now`. Collective.
+  void report_experts(bool now);
   void validate();
   /// Before the last checkpoint, which no step follows: throws NumericError unless some sequences
   /// give a finite loss.
@@ -56,6 +59,8 @@ class Trainer {
   /// only after a step, a validation or prove_weights() gave a finite loss with its weights.
   void commit_checkpoint();
   void finish();
+  /// Rank 0 writes report.html. That it cannot is said, and no reason for the run to fail.
+  void write_report();
 
   Job& job_;
   StopScope stop_scope_;
@@ -72,6 +77,7 @@ class Trainer {
   std::optional<SampleOrder> samples_;
   std::unique_ptr<ModelRank> rank_;
   std::unique_ptr<TrainingStep> training_step_;
+  ExpertLog expert_log_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;
   std::optional<EvaluationResult> last_evaluation_;

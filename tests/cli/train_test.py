@@ -153,7 +153,7 @@ class CommandLine(CliTest):
     """Help, versions, usage."""
 
     def test_help_has_examples(self):
-        for command in ("train", "eval", "generate", "info", "tokenize"):
+        for command in ("train", "eval", "generate", "info", "tokenize", "report"):
             with self.subTest(command):
                 text = self.run_program(command, "--help").out
                 self.assertIn("Examples:", text)
