@@ -33,8 +33,9 @@ struct TrainConfig {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double clip_norm = 1.0;      ///< 0 for no clipping
-  double balance_loss = 0.01;  ///< coefficient of the load-balancing loss
+  double clip_norm = 1.0;          ///< 0 for no clipping
+  double balance_loss = 0.01;      ///< coefficient of the load-balancing loss
+  std::string recompute = "none";  ///< or "block": what backward computes again instead of keeping
 };
 
 struct ValidConfig {

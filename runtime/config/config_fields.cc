@@ -102,6 +102,11 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
        {},
        "largest global gradient norm; 0 for no clipping"});
   add({"train.balance_loss", &train.balance_loss, 0, {}, "coefficient of the load-balancing loss"});
+  add({"train.recompute",
+       &train.recompute,
+       0,
+       {"none", "block"},
+       "what backward computes again instead of keeping it"});
   add({"valid.every",
        &config.valid.every,
        0,

@@ -1,6 +1,7 @@
 #include "runtime/model/language_model.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -88,19 +89,28 @@ Tensor LanguageModel::hash_logits(RankContext& rank, const Batch& batch) {
 }
 
 void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch& batch,
-                              const BlockInput& input, const Tensor& out, SavedBlock& saved) {
+                              const BlockInput& input, SavedBlock& saved) {
   const Block& block = *blocks_[index];
-  const Tensor& x = input.x;
-  const Tensor middle = rank.activations.tensor(rank.dtype, x.shape());
-  block.attention.forward(rank, rope_table(batch.length), {batch.length, batch.document_starts}, x,
-                          middle, saved.attention);
+  const Tensor middle = rank.activations.tensor(rank.dtype, saved.x.shape());
+  block.attention.forward(rank, rope_table(batch.length), {batch.length, batch.document_starts},
+                          saved.x, middle, saved.attention);
   if (const auto* dense = std::get_if<DenseLayer>(&block.ffn)) {
-    dense->forward(rank, middle, out, saved.ffn.emplace<DenseLayer::Saved>());
+    dense->forward(rank, middle, saved.out, saved.ffn.emplace<DenseLayer::Saved>());
   } else {
     std::get<MoeLayer>(block.ffn).forward(
         rank, {.x = middle, .hash_logits = input.hash_logits, .first_token = batch.first_token},
-        out, saved.ffn.emplace<MoeLayer::Saved>(), loads_of_block(index));
+        saved.out, saved.ffn.emplace<MoeLayer::Saved>(), input.loads);
   }
+}
+
+void LanguageModel::rerun_block(RankContext& rank, std::size_t index) {
+  // The same arithmetic on the same input and weights: the same choices, bit for bit.
+  const std::span<RouterLoad> counted = loads_of_block(index);
+  std::vector<RouterLoad> discarded(counted.begin(), counted.end());
+  const auto observer = std::exchange(rank.on_route, {});
+  rank.activations.release(saved_[index].mark);
+  run_block(rank, index, batch_, {hash_logits_, discarded}, saved_[index]);
+  rank.on_route = observer;
 }
 
 double LanguageModel::forward(RankContext& rank, const Batch& batch, float loss_scale) {
@@ -111,13 +121,18 @@ double LanguageModel::forward(RankContext& rank, const Batch& batch, float loss_
   gradient_ = rank.activations.tensor(rank.dtype, shape);
   Tensor x = rank.activations.tensor(rank.dtype, shape);
   embedding_forward(rank.op, batch.ids, store_.weight(embedding_), x);
-  const Tensor hash = hash_logits(rank, batch);
+  hash_logits_ = hash_logits(rank, batch);
   saved_.resize(blocks_.size());
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const Tensor out = rank.activations.tensor(rank.dtype, shape);
-    saved_[i].mark = rank.activations.mark();
-    run_block(rank, i, batch, {x, hash}, out, saved_[i]);
-    x = out;
+    SavedBlock& saved = saved_[i];
+    saved.x = x;
+    saved.out = rank.activations.tensor(rank.dtype, shape);
+    saved.mark = rank.activations.mark();
+    run_block(rank, i, batch, {hash_logits_, loads_of_block(i)}, saved);
+    if (rank.recompute) {
+      rank.activations.release(saved.mark);
+    }
+    x = saved.out;
   }
   const ArenaScope scope(rank.activations);
   const Tensor losses = rank.activations.tensor(DType::f32, {tokens});
@@ -134,6 +149,9 @@ void LanguageModel::backward(RankContext& rank, std::span<const Tensor> dprobabi
   for (std::size_t i = blocks_.size(); i-- > 0;) {
     const Block& block = *blocks_[i];
     SavedBlock& saved = saved_[i];
+    if (rank.recompute) {
+      rerun_block(rank, i);
+    }
     if (const auto* dense = std::get_if<DenseLayer>(&block.ffn)) {
       dense->backward(rank, std::get<DenseLayer::Saved>(saved.ffn), gradient_);
     } else {
@@ -158,8 +176,10 @@ Tensor LanguageModel::hidden_states(RankContext& rank, const Batch& batch) {
   const Tensor hash = hash_logits(rank, batch);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const ArenaScope scope(rank.activations);
-    SavedBlock unused;
-    run_block(rank, i, batch, {x, hash}, out, unused);
+    SavedBlock block;
+    block.x = x;
+    block.out = out;
+    run_block(rank, i, batch, {hash, loads_of_block(i)}, block);
     std::swap(x, out);
   }
   return x;

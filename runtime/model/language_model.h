@@ -39,12 +39,12 @@ class LanguageModel {
   /// Converts the weights for computing; call after every change of them.
   void pack(const Context& context, DType dtype);
 
-  /// Forward for training: saves what backward needs, and already computes the head's gradients,
-  /// for a loss of `loss_scale` times the sum over tokens. Returns the sum of this rank's token
-  /// losses. Adds to loads()
+  /// Forward for training: saves what backward needs (with RankContext::recompute only every
+  /// block's input), and already computes the head's gradients, for a loss of `loss_scale` times
+  /// the sum over tokens. Returns the sum of this rank's token losses. Adds to loads().
   double forward(RankContext& rank, const Batch& batch, float loss_scale);
   /// dprobability[layer * groups + group] [experts]: the load-balancing loss's gradient. Frees the
-  /// saved activations.
+  /// saved activations. Blocks that are run again are neither counted in loads() nor observed.
   void backward(RankContext& rank, std::span<const Tensor> dprobability);
 
   /// Forward without saving: losses [tokens] float32 receives each token's loss.
@@ -63,17 +63,22 @@ class LanguageModel {
     std::variant<DenseLayer, MoeLayer> ffn;
   };
   struct SavedBlock {
+    Tensor x;    ///< [tokens, hidden], the block's input
+    Tensor out;  ///< likewise; only its memory is needed once the next block has run backward
     AttentionLayer::Saved attention;
     std::variant<DenseLayer::Saved, MoeLayer::Saved> ffn;
-    Arena::Mark mark;  ///< where its activations begin
+    Arena::Mark mark;  ///< where its other activations begin
   };
 
   struct BlockInput {
-    Tensor x;            ///< [tokens, hidden]
-    Tensor hash_logits;  ///< see Router::Input
+    Tensor hash_logits;           ///< see Router::Input
+    std::span<RouterLoad> loads;  ///< [sub-layer], added to
   };
+  /// saved.x to saved.out, with what backward needs in the rest of `saved`.
   void run_block(RankContext& rank, std::size_t index, const Batch& batch, const BlockInput& input,
-                 const Tensor& out, SavedBlock& saved);
+                 SavedBlock& saved);
+  /// Brings back what forward did not keep.
+  void rerun_block(RankContext& rank, std::size_t index);
   /// All blocks, nothing saved; the result is in the arena.
   Tensor hidden_states(RankContext& rank, const Batch& batch);
   /// Hash routing's logits of a batch, the same for all layers; undefined for other routing.
@@ -96,6 +101,7 @@ class LanguageModel {
 
   // Between forward and backward.
   Batch batch_;
+  Tensor hash_logits_;
   std::vector<SavedBlock> saved_;
   Tensor gradient_;  ///< [tokens, hidden] of the residual stream
 };

@@ -22,6 +22,7 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
                .times = times_,
                .dtype = options.dtype,
                .chunks = options.chunks,
+               .recompute = options.recompute,
                .on_route = {}},
       model_(config, placement, transport.rank(), parameters_) {
   omp_set_num_threads(options.threads);

@@ -15,6 +15,7 @@ struct ModelRankOptions {
   DType dtype = DType::f32;
   int chunks = 1;
   int threads = 1;
+  bool recompute = false;  ///< see RankContext
 };
 
 class ModelRank {

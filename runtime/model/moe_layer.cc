@@ -54,7 +54,7 @@ void MoeLayer::forward(RankContext& rank, const Input& input, const Tensor& out,
       SubLayer::Input tokens{.x = chunk_rows(x, c, count),
                              .hash_logits = chunk_rows(input.hash_logits, c, count),
                              .speculative = {}};
-      if (rank.speculate && s > 0) {
+      if (rank.speculate && rank.on_route && s > 0) {
         tokens.speculative = sub_layer.speculate(rank, tokens);
       }
       tokens.x = chunk_rows(in, c, count);

@@ -34,6 +34,8 @@ struct RankContext {
   PhaseTimes& times;
   DType dtype = DType::f32;  ///< of activations and payloads
   int chunks = 1;            ///< parts in which a rank's tokens pass a MoE layer
+  /// Training keeps only every block's input and runs the block again when backward needs the rest.
+  bool recompute = false;
   RouterMask mask;
   /// Evaluates B's router on A's input, too, for on_route to see.
   bool speculate = false;

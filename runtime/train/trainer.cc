@@ -95,7 +95,8 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   const ModelRankOptions rank_options{
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
       .chunks = static_cast<int>(config_.exchange.chunks),
-      .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank())};
+      .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
+      .recompute = config_.train.recompute == "block"};
   rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
   const std::optional<Path> checkpoint = directory_.last_checkpoint();

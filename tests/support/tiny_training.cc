@@ -131,7 +131,7 @@ void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)
     Metrics metrics;
     const SteadyClock clock;
     ModelRank rank(setup.model, placement, topology, transport, metrics, clock,
-                   {.dtype = setup.dtype, .chunks = setup.chunks});
+                   {.dtype = setup.dtype, .chunks = setup.chunks, .recompute = setup.recompute});
     randomize_weights(rank.parameters(), setup.weight_seed);
     if (setup.adjust_weights) {
       setup.adjust_weights(rank.parameters());

@@ -41,6 +41,7 @@ struct TrainingSetup {
   std::string placement = "linear";      ///< as parallel.placement
   std::int64_t expert_ranks = 0;         ///< as parallel.expert_ranks
   int chunks = 1;
+  bool recompute = false;
   DType dtype = DType::f32;
   std::uint64_t weight_seed = 7;
   /// Changes the initial weights; called on every rank with the tensors that it has.
