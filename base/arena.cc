@@ -28,14 +28,15 @@ void* Arena::allocate(std::size_t bytes) {
   const std::size_t size = align_up(bytes);
   while (position_.block < blocks_.size() &&
          position_.offset + size > blocks_[position_.block].size) {
-    position_ = {position_.block + 1, 0};
+    position_ = {position_.block + 1, 0, position_.used};
   }
   if (position_.block == blocks_.size()) {
     add_block(size);
   }
   auto* start = static_cast<std::byte*>(blocks_[position_.block].data) + position_.offset;
   position_.offset += size;
-  peak_ = std::max(peak_, used());
+  position_.used += size;
+  peak_ = std::max(peak_, position_.used);
   return start;
 }
 
@@ -83,14 +84,6 @@ void Arena::add_block(std::size_t bytes) {
   const std::size_t size = align_up(std::max({bytes, kMinBlock, capacity() / 4}));
   blocks_.push_back({allocator_.allocate(size), size});
   ++growths_;
-}
-
-std::size_t Arena::used() const {
-  std::size_t total = position_.offset;
-  for (std::size_t i = 0; i < position_.block; ++i) {
-    total += blocks_[i].size;
-  }
-  return total;
 }
 
 }  // namespace cartesian

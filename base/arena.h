@@ -31,6 +31,7 @@ class Arena {
   struct Mark {
     std::size_t block = 0;
     std::size_t offset = 0;
+    std::size_t used = 0;  ///< bytes in use up to here, without what blocks' ends leave over
   };
   Mark mark() const { return position_; }
   void release(Mark mark);
@@ -51,7 +52,6 @@ class Arena {
     std::size_t size = 0;
   };
   void add_block(std::size_t bytes);
-  std::size_t used() const;
 
   Allocator& allocator_;
   std::vector<Block> blocks_;

@@ -59,6 +59,17 @@ TEST(Arena, StopsGrowingAtSteadyLoad) {
   EXPECT_LE(arena.peak(), capacity);
 }
 
+TEST(Arena, PeakLeavesOutWhatIsLeftOverInBlocks) {
+  HostAllocator allocator;
+  Arena arena(allocator);
+  arena.allocate(40'000);
+  const Arena::Mark mark = arena.mark();
+  arena.allocate(100'000);  // begins a block: the first has too little left
+  arena.release(mark);
+  arena.allocate(120'000);  // begins a third: the second is too small
+  EXPECT_EQ(arena.peak(), 40'000U + 120'000U);  // both multiples of the alignment
+}
+
 TEST(Arena, ScopesGiveTheirMemoryBack) {
   HostAllocator allocator;
   Arena arena(allocator);
