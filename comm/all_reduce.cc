@@ -41,20 +41,29 @@ void sum_in_order(const Context& context, const std::vector<const T*>& parts, st
   });
 }
 
-/// One team's reduction of one array.
+/// Of each member of a team the elements that it sums, or has.
 template <class T>
-class AllReduce {
+using Pieces = std::vector<std::span<T>>;
+
+template <class T>
+std::size_t aligned_elements(std::size_t elements) {
+  const std::size_t unit = kChunkAlignment / sizeof(T);
+  return (elements + unit - 1) / unit * unit;
+}
+
+/// An array's way through a team in rounds; in round i the members have pieces_of(i).
+template <class T>
+class Rounds {
  public:
-  AllReduce(const Context& context, Transport& transport, const Team& team, CommPhase phase)
-      : context_(context),
-        transport_(transport),
+  Rounds(Transport& transport, const Team& team, CommPhase phase)
+      : transport_(transport),
         team_(team),
         phase_(phase),
         size_(team.ranks.size()),
         me_(static_cast<std::size_t>(team.index_of(transport.rank()))) {}
 
-  void small(std::span<T> data) {
-    const ArenaScope scope(context_.scratch);
+  void small(const Context& context, std::span<T> data) {
+    const ArenaScope scope(context.scratch);
     MessageGroup group{phase_, {}, {}};
     std::vector<const T*> parts(size_);
     for (std::size_t r = 0; r < size_; ++r) {
@@ -62,69 +71,77 @@ class AllReduce {
         parts[r] = data.data();
         continue;
       }
-      const std::span<T> part = scratch(data.size());
+      const std::span<T> part = scratch(context, data.size());
       parts[r] = part.data();
       group.sends.push_back({team_.ranks[r], bytes_of(data)});
       group.recvs.push_back({team_.ranks[r], bytes_of(part)});
     }
     transport_.exchange(std::move(group));
-    sum_in_order<T>(context_, parts, data);
+    sum_in_order<T>(context, parts, data);
   }
 
-  void large(std::span<T> data) {
-    const ArenaScope scope(context_.scratch);
-    const std::size_t segment = std::min(data.size(), kSegmentBytes / sizeof(T));
-    const std::size_t part = chunk_elements(segment);
+  /// Sums every piece on its member, two rounds in flight, and with `gather` sends the sums to all.
+  /// No piece is larger than `largest`.
+  template <class PiecesOf>
+  void reduce(const Context& context, std::size_t rounds, const PiecesOf& pieces_of,
+              std::size_t largest, bool gather) {
+    const ArenaScope scope(context.scratch);
     std::array<std::span<T>, 2> received;
     for (std::span<T>& buffer : received) {
-      buffer = scratch(part * (size_ - 1));
+      buffer = scratch(context, largest * (size_ - 1));
     }
-
-    std::unique_ptr<Request> gather;
-    std::unique_ptr<Request> scatter = begin_scatter(data.first(segment), received[0]);
-    std::size_t turn = 0;
-    for (std::size_t begin = 0; begin < data.size(); begin += segment, turn ^= 1) {
-      const auto now = data.subspan(begin, std::min(segment, data.size() - begin));
-      const auto rest = data.subspan(begin + now.size());
-      std::unique_ptr<Request> next_scatter;
-      if (!rest.empty()) {
-        next_scatter =
-            begin_scatter(rest.first(std::min(segment, rest.size())), received[turn ^ 1]);
+    std::unique_ptr<Request> gathered;
+    std::unique_ptr<Request> scattered = begin_scatter(pieces_of(0), received[0]);
+    for (std::size_t round = 0; round < rounds; ++round) {
+      std::unique_ptr<Request> next;
+      if (round + 1 < rounds) {
+        next = begin_scatter(pieces_of(round + 1), received[(round + 1) % 2]);
       }
-      scatter->wait();
-      reduce_own_chunk(now, received[turn]);
+      scattered->wait();
+      const Pieces<T> pieces = pieces_of(round);
+      sum_own(context, pieces[me_], received[round % 2]);
+      if (gathered) {
+        gathered->wait();
+      }
       if (gather) {
-        gather->wait();
+        gathered = begin_gather(pieces);
       }
-      gather = begin_gather(now);
-      scatter = std::move(next_scatter);
+      scattered = std::move(next);
     }
-    gather->wait();
+    if (gathered) {
+      gathered->wait();
+    }
+  }
+
+  /// Every member's pieces become what they are there, two rounds in flight.
+  template <class PiecesOf>
+  void gather(std::size_t rounds, const PiecesOf& pieces_of) {
+    std::unique_ptr<Request> last;
+    for (std::size_t round = 0; round < rounds; ++round) {
+      std::unique_ptr<Request> now = begin_gather(pieces_of(round));
+      if (last) {
+        last->wait();
+      }
+      last = std::move(now);
+    }
+    if (last) {
+      last->wait();
+    }
   }
 
  private:
-  std::span<T> scratch(std::size_t count) {
-    return {static_cast<T*>(context_.scratch.allocate(count * sizeof(T))), count};
-  }
-  std::size_t chunk_elements(std::size_t elements) const {
-    const std::size_t unit = kChunkAlignment / sizeof(T);
-    return ((elements + size_ - 1) / size_ + unit - 1) / unit * unit;
-  }
-  /// The part of a segment that team member r sums; the last ones may be short or empty.
-  std::span<T> chunk(std::span<T> segment, std::size_t r) const {
-    const std::size_t length = chunk_elements(segment.size());
-    const std::size_t begin = std::min(r * length, segment.size());
-    return segment.subspan(begin, std::min(length, segment.size() - begin));
+  static std::span<T> scratch(const Context& context, std::size_t count) {
+    return {static_cast<T*>(context.scratch.allocate(count * sizeof(T))), count};
   }
 
-  /// Every member is sent its chunk; `received` takes the others' versions of mine, in rank order.
-  std::unique_ptr<Request> begin_scatter(std::span<T> segment, std::span<T> received) {
+  /// Every member is sent its piece; `received` takes the others' versions of mine, in rank order.
+  std::unique_ptr<Request> begin_scatter(const Pieces<T>& pieces, std::span<T> received) {
     MessageGroup group{phase_, {}, {}};
-    const std::size_t mine = chunk(segment, me_).size();
+    const std::size_t mine = pieces[me_].size();
     std::size_t slot = 0;
     for (std::size_t r = 0; r < size_; ++r) {
       if (r != me_) {
-        group.sends.push_back({team_.ranks[r], bytes_of(chunk(segment, r))});
+        group.sends.push_back({team_.ranks[r], bytes_of(pieces[r])});
         group.recvs.push_back({team_.ranks[r], bytes_of(received.subspan(slot * mine, mine))});
         ++slot;
       }
@@ -132,28 +149,26 @@ class AllReduce {
     return transport_.post(std::move(group));
   }
 
-  void reduce_own_chunk(std::span<T> segment, std::span<T> received) {
-    const std::span<T> mine = chunk(segment, me_);
+  void sum_own(const Context& context, std::span<T> mine, std::span<T> received) {
     std::vector<const T*> parts(size_);
     std::size_t slot = 0;
     for (std::size_t r = 0; r < size_; ++r) {
       parts[r] = r == me_ ? mine.data() : received.data() + mine.size() * slot++;
     }
-    sum_in_order<T>(context_, parts, mine);
+    sum_in_order<T>(context, parts, mine);
   }
 
-  std::unique_ptr<Request> begin_gather(std::span<T> segment) {
+  std::unique_ptr<Request> begin_gather(const Pieces<T>& pieces) {
     MessageGroup group{phase_, {}, {}};
     for (std::size_t r = 0; r < size_; ++r) {
       if (r != me_) {
-        group.sends.push_back({team_.ranks[r], bytes_of(chunk(segment, me_))});
-        group.recvs.push_back({team_.ranks[r], bytes_of(chunk(segment, r))});
+        group.sends.push_back({team_.ranks[r], bytes_of(pieces[me_])});
+        group.recvs.push_back({team_.ranks[r], bytes_of(pieces[r])});
       }
     }
     return transport_.post(std::move(group));
   }
 
-  const Context& context_;
   Transport& transport_;
   const Team& team_;
   CommPhase phase_;
@@ -161,18 +176,86 @@ class AllReduce {
   std::size_t me_;
 };
 
+/// An array in segments, each split evenly over the team; the last pieces may be short or empty.
+template <class T>
+class Segments {
+ public:
+  Segments(std::span<T> data, std::size_t members)
+      : data_(data),
+        members_(members),
+        segment_(std::min(data.size(), kSegmentBytes / sizeof(T))) {}
+
+  std::size_t rounds() const { return (data_.size() + segment_ - 1) / segment_; }
+  std::size_t largest() const { return piece_elements(segment_); }
+  Pieces<T> operator()(std::size_t round) const {
+    const std::size_t begin = round * segment_;
+    const auto segment = data_.subspan(begin, std::min(segment_, data_.size() - begin));
+    const std::size_t length = piece_elements(segment.size());
+    Pieces<T> pieces;
+    for (std::size_t r = 0; r < members_; ++r) {
+      const std::size_t first = std::min(r * length, segment.size());
+      pieces.push_back(segment.subspan(first, std::min(length, segment.size() - first)));
+    }
+    return pieces;
+  }
+
+ private:
+  std::size_t piece_elements(std::size_t elements) const {
+    return aligned_elements<T>((elements + members_ - 1) / members_);
+  }
+  std::span<T> data_;
+  std::size_t members_;
+  std::size_t segment_;
+};
+
+/// Everybody's share of an array, piece by piece.
+class SharePieces {
+ public:
+  SharePieces(std::span<float> data, const std::vector<std::size_t>& bounds)
+      : data_(data),
+        bounds_(bounds),
+        piece_(aligned_elements<float>(kSegmentBytes / sizeof(float) / (bounds.size() - 1))) {
+    check(bounds.front() == 0 && bounds.back() == data.size(), "shares make up the array");
+    for (std::size_t r = 0; r + 1 < bounds.size(); ++r) {
+      largest_ = std::max(largest_, bounds[r + 1] - bounds[r]);
+    }
+  }
+
+  std::size_t rounds() const { return (largest_ + piece_ - 1) / piece_; }
+  std::size_t largest() const { return std::min(piece_, largest_); }
+  Pieces<float> operator()(std::size_t round) const {
+    Pieces<float> pieces;
+    for (std::size_t r = 0; r + 1 < bounds_.size(); ++r) {
+      const std::size_t begin = std::min(bounds_[r] + round * piece_, bounds_[r + 1]);
+      pieces.push_back(data_.subspan(begin, std::min(piece_, bounds_[r + 1] - begin)));
+    }
+    return pieces;
+  }
+
+ private:
+  std::span<float> data_;
+  const std::vector<std::size_t>& bounds_;
+  std::size_t piece_;
+  std::size_t largest_ = 0;
+};
+
+void check_member(const Transport& transport, const Team& team) {
+  check(team.index_of(transport.rank()) >= 0, "a collective's caller belongs to its team");
+}
+
 template <class T>
 void all_reduce(const Context& context, Transport& transport, const Team& team, std::span<T> data,
                 CommPhase phase) {
-  check(team.index_of(transport.rank()) >= 0, "a collective's caller belongs to its team");
+  check_member(transport, team);
   if (team.ranks.size() == 1 || data.empty()) {
     return;
   }
-  AllReduce<T> reduction(context, transport, team, phase);
+  Rounds<T> rounds(transport, team, phase);
   if (data.size_bytes() <= kSmallBytes) {
-    reduction.small(data);
+    rounds.small(context, data);
   } else {
-    reduction.large(data);
+    const Segments<T> segments(data, team.ranks.size());
+    rounds.reduce(context, segments.rounds(), segments, segments.largest(), /*gather=*/true);
   }
 }
 
@@ -186,6 +269,24 @@ void all_reduce_sum(const Context& context, Transport& transport, const Team& te
 void all_reduce_sum(const Context& context, Transport& transport, const Team& team,
                     std::span<double> data, CommPhase phase) {
   all_reduce(context, transport, team, data, phase);
+}
+
+void reduce_scatter_sum(const Context& context, Transport& transport, const Shares& shares,
+                        std::span<float> data, CommPhase phase) {
+  check_member(transport, shares.team);
+  if (shares.team.ranks.size() == 1 || data.empty()) {
+    return;
+  }
+  const SharePieces pieces(data, shares.bounds);
+  Rounds<float>(transport, shares.team, phase)
+      .reduce(context, pieces.rounds(), pieces, pieces.largest(), /*gather=*/false);
+}
+
+void all_gather_shares(Transport& transport, const Shares& shares, std::span<float> data,
+                       CommPhase phase) {
+  check_member(transport, shares.team);
+  const SharePieces pieces(data, shares.bounds);
+  Rounds<float>(transport, shares.team, phase).gather(pieces.rounds(), pieces);
 }
 
 }  // namespace cartesian

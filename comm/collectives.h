@@ -31,6 +31,21 @@ void all_reduce_sum(const Context& context, Transport& transport, const Team& te
 void all_reduce_sum(const Context& context, Transport& transport, const Team& team,
                     std::span<double> data, CommPhase phase = {"all_reduce"});
 
+/// Who has which part of an array: member r of the team elements [bounds[r], bounds[r + 1]).
+struct Shares {
+  Team team;
+  std::vector<std::size_t> bounds;
+};
+
+/// The caller's share of `data` becomes the sum over the team, with the bits that all_reduce_sum()
+/// gives; the rest stays as it was. all_gather_shares(): every share becomes what it is on the
+/// member that has it. Both after another send what a large all_reduce_sum() does. Scratch is
+/// bounded whatever the size.
+void reduce_scatter_sum(const Context& context, Transport& transport, const Shares& shares,
+                        std::span<float> data, CommPhase phase = {"reduce_scatter"});
+void all_gather_shares(Transport& transport, const Shares& shares, std::span<float> data,
+                       CommPhase phase = {"all_gather"});
+
 /// result[i] is what rank i contributed; sizes may differ. Over the whole world.
 std::vector<std::string> all_gather(Transport& transport, std::string_view mine,
                                     CommPhase phase = {"all_gather"});

@@ -67,6 +67,39 @@ TEST_P(CollectivesTest, AllReduceOfThreeSegments) {
   });
 }
 
+TEST_P(CollectivesTest, SharesAreReducedAndGathered) {
+  run([](Transport& transport) {
+    RankContext rank;
+    const auto ranks = static_cast<std::size_t>(transport.size());
+    const auto me = static_cast<std::size_t>(transport.rank());
+    for (const std::size_t size : {1, 7, 5000, (1 << 22) + 13}) {
+      Shares shares{Team::world(transport), {}};
+      for (std::size_t r = 0; r <= ranks; ++r) {
+        shares.bounds.push_back(r == ranks ? size : size * r * r / ranks / ranks);  // uneven
+      }
+      std::vector<float> data(size);
+      for (std::size_t i = 0; i < size; ++i) {
+        data[i] = contribution<float>(transport.rank(), i);
+      }
+      const auto wrong_in = [&](std::size_t begin, std::size_t end, const auto& expected) {
+        std::size_t wrong = 0;
+        for (std::size_t i = begin; i < end; ++i) {
+          wrong += data[i] == expected(i) ? 0 : 1;
+        }
+        return wrong;
+      };
+      const auto sum = [&](std::size_t i) { return expected_sum<float>(shares.team, i); };
+      const auto mine = [&](std::size_t i) { return contribution<float>(transport.rank(), i); };
+      reduce_scatter_sum(rank.context, transport, shares, data);
+      EXPECT_EQ(wrong_in(shares.bounds[me], shares.bounds[me + 1], sum), 0U);
+      EXPECT_EQ(wrong_in(0, shares.bounds[me], mine), 0U);
+      EXPECT_EQ(wrong_in(shares.bounds[me + 1], size, mine), 0U);
+      all_gather_shares(transport, shares, data);
+      EXPECT_EQ(wrong_in(0, size, sum), 0U) << "of " << size;
+    }
+  });
+}
+
 TEST_P(CollectivesTest, TeamsReduceApart) {
   run([](Transport& transport) {
     Team mine;
