@@ -6,6 +6,7 @@
 
 #include "kernels/dispatch.h"
 #include "kernels/parallel.h"
+#include "kernels/select_row.h"
 #include "kernels/softmax_row.h"
 
 namespace cartesian {
@@ -23,38 +24,6 @@ void check_choice(const Tensor& probabilities, const Tensor& experts, const Tens
         "top_k needs int32 experts and float32 gates [tokens, k]");
   check(experts.cols() >= 1 && experts.cols() <= probabilities.cols(),
         "top_k needs 1 <= k <= experts");
-}
-
-// Keeps the k largest in descending order. A later value goes behind its equals, so the lower id
-// comes first; ids are valid even where probabilities are NaN.
-void select(const float* p, std::int64_t count, std::int64_t k, std::int32_t* ids, float* values) {
-  std::int64_t size = 0;
-  for (std::int64_t e = 0; e < count; ++e) {
-    std::int64_t place = size;
-    while (place > 0 && p[e] > values[place - 1]) {
-      --place;
-    }
-    if (place == k) {
-      continue;
-    }
-    size = std::min(size + 1, k);
-    for (std::int64_t i = size - 1; i > place; --i) {
-      values[i] = values[i - 1];
-      ids[i] = ids[i - 1];
-    }
-    values[place] = p[e];
-    ids[place] = static_cast<std::int32_t>(e);
-  }
-}
-
-void normalise(float* gates, std::int64_t k) {
-  float sum = 0;
-  for (std::int64_t j = 0; j < k; ++j) {
-    sum += gates[j];
-  }
-  for (std::int64_t j = 0; j < k; ++j) {
-    gates[j] /= sum;
-  }
 }
 
 /// How many of the k largest probabilities, in descending order, it takes to exceed the threshold.
@@ -178,7 +147,7 @@ void choose_forward(const Context& context, const Tensor& logits, const Tensor& 
                   [=](std::int64_t begin, std::int64_t end) {
                     for (std::int64_t t = begin; t < end; ++t) {
                       softmax_row(from + t * count, count, p + t * count);
-                      select(p + t * count, count, k, ids + t * k, values + t * k);
+                      select_row(p + t * count, count, k, ids + t * k, values + t * k);
                       choose(ids + t * k, values + t * k, k);
                     }
                   });
@@ -191,7 +160,7 @@ void top_k_forward(const Context& context, const Tensor& logits, const Tensor& p
   choose_forward(context, logits, probabilities, experts, gates,
                  [](std::int32_t* /*ids*/, float* values, std::int64_t k) {
                    if (k > 1) {
-                     normalise(values, k);
+                     normalise_gates(values, k);
                    }
                  });
 }

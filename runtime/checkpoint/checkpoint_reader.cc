@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -123,11 +124,26 @@ void CheckpointReader::read_weights(ParameterStore& parameters) {
 
 void CheckpointReader::read_moments(ParameterStore& parameters) {
   const Index moments = read_index(kOptimizerIndexFile, "optimizer.safetensors");
+  std::vector<float> whole;  // of a tensor of which this rank has a part
   for (const NamedTensor& tensor : parameters.tensors()) {
-    read_tensor(moments, "exp_avg." + tensor.name, tensor.shape,
-                range_of(parameters.first_moments(), tensor));
-    read_tensor(moments, "exp_avg_sq." + tensor.name, tensor.shape,
-                range_of(parameters.second_moments(), tensor));
+    ElementRange held{tensor.offset, tensor.offset + tensor.shape.numel()};
+    if (tensor.offset < parameters.dense_size()) {
+      held = intersect(held, parameters.dense_moments());
+    }
+    if (held.size() == 0) {
+      continue;
+    }
+    const auto read = [&](const std::string& prefix, std::span<float> out) {
+      if (held.size() == tensor.shape.numel()) {
+        read_tensor(moments, prefix + tensor.name, tensor.shape, out);
+        return;
+      }
+      whole.resize(static_cast<std::size_t>(tensor.shape.numel()));
+      read_tensor(moments, prefix + tensor.name, tensor.shape, whole);
+      std::copy_n(whole.begin() + (held.begin - tensor.offset), held.size(), out.begin());
+    };
+    read("exp_avg.", parameters.first_moments(held));
+    read("exp_avg_sq.", parameters.second_moments(held));
   }
 }
 
@@ -159,6 +175,7 @@ void check_same_model(const ModelConfig& checkpoint, const ModelConfig& configur
     }
     compare(&ModelConfig::grain_level, "grain_level");
     compare(&ModelConfig::use_residual, "use_residual");
+    compare(&ModelConfig::router_bias, "router_bias");
     compare(&ModelConfig::expert_interval, "expert_interval");
   }
 }

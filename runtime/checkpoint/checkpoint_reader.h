@@ -34,7 +34,7 @@ class CheckpointReader {
   /// Reads the weights of `parameters`. Throws FormatError naming what is missing or misshapen, and
   /// what model() has no place for: a bias left out would change every result without a word.
   void read_weights(ParameterStore& parameters);
-  /// Reads the moments. REQUIRES: trainer_state().
+  /// Reads the moments that `parameters` has. REQUIRES: trainer_state().
   void read_moments(ParameterStore& parameters);
 
  private:

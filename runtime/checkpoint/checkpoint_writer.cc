@@ -49,37 +49,75 @@ std::vector<std::int64_t> dims_of(const Shape& shape) {
   return dims;
 }
 
-/// The tensors that `rank` writes: an expert's first replica writes it; the dense part is dealt out
-/// by size.
-std::vector<const NamedTensor*> tensors_of_rank(const ParameterStore& parameters, int rank,
-                                                int ranks) {
-  std::vector<const NamedTensor*> mine;
+/// The rank that writes each of parameters.tensors(): an expert's first replica writes it; the
+/// dense part is dealt out by size.
+std::vector<int> writers(const ParameterStore& parameters, int ranks) {
+  std::vector<int> result;
   std::vector<std::int64_t> load(static_cast<std::size_t>(ranks), 0);
   auto expert = parameters.experts().begin();
   for (const NamedTensor& tensor : parameters.tensors()) {
     if (tensor.offset < parameters.dense_size()) {
       const auto lightest = std::ranges::min_element(load);
       *lightest += tensor.shape.numel();
-      if (lightest - load.begin() == rank) {
-        mine.push_back(&tensor);
-      }
+      result.push_back(static_cast<int>(lightest - load.begin()));
       continue;
     }
     while (tensor.offset >= expert->end) {
       ++expert;
     }
-    if (expert->replicas.front() == rank) {
-      mine.push_back(&tensor);
-    }
+    result.push_back(expert->replicas.front());
   }
-  return mine;
+  return result;
 }
 
-void copy_range(std::span<const float> from, const NamedTensor& tensor, std::vector<float>& to) {
-  const auto range = from.subspan(static_cast<std::size_t>(tensor.offset),
-                                  static_cast<std::size_t>(tensor.shape.numel()));
-  to.insert(to.end(), range.begin(), range.end());
+ElementRange elements_of(const NamedTensor& tensor) {
+  return {tensor.offset, tensor.offset + tensor.shape.numel()};
 }
+
+std::span<float> range_of(std::span<float> array, const ElementRange& range) {
+  return array.subspan(static_cast<std::size_t>(range.begin),
+                       static_cast<std::size_t>(range.size()));
+}
+
+/// Brings one tensor's moments from the ranks that have them to the one that writes it.
+class MomentMessages {
+ public:
+  MomentMessages(Transport& transport, ParameterStore& parameters)
+      : transport_(transport), parameters_(parameters), group_{{"checkpoint"}, {}, {}} {}
+
+  /// Every rank adds every dense tensor, in the same order. On the rank `writer`, `first` and
+  /// `second` take the whole.
+  void add(const NamedTensor& tensor, int writer, std::span<float> first, std::span<float> second) {
+    const int ranks = parameters_.sharded() ? transport_.size() : 1;
+    const int me = transport_.rank();
+    for (int rank = 0; rank < ranks; ++rank) {
+      const ElementRange part =
+          intersect(elements_of(tensor), parameters_.dense_share(rank, ranks));
+      const bool here = !parameters_.sharded() || rank == me;
+      const ElementRange place{part.begin - tensor.offset, part.end - tensor.offset};
+      if (part.size() == 0) {
+        continue;
+      }
+      if (here && writer == me) {
+        std::ranges::copy(parameters_.first_moments(part), range_of(first, place).begin());
+        std::ranges::copy(parameters_.second_moments(part), range_of(second, place).begin());
+      } else if (parameters_.sharded() && here) {
+        group_.sends.push_back({writer, std::as_bytes(parameters_.first_moments(part))});
+        group_.sends.push_back({writer, std::as_bytes(parameters_.second_moments(part))});
+      } else if (writer == me) {
+        group_.recvs.push_back({rank, std::as_writable_bytes(range_of(first, place))});
+        group_.recvs.push_back({rank, std::as_writable_bytes(range_of(second, place))});
+      }
+    }
+  }
+
+  void exchange() { transport_.exchange(std::move(group_)); }
+
+ private:
+  Transport& transport_;
+  ParameterStore& parameters_;
+  MessageGroup group_;
+};
 
 /// Writes one file of tensors durably.
 ShardRecord write_shard(FileSystem& files, const Path& directory, const std::string& name,
@@ -127,14 +165,7 @@ void CheckpointWriter::begin(ParameterStore& parameters, CheckpointInfo info) {
   auto job = std::make_unique<WriteJob>();
   job->info = std::move(info);
   Snapshot& snapshot = job->snapshot;
-  for (const NamedTensor* tensor :
-       tensors_of_rank(parameters, transport_.rank(), transport_.size())) {
-    snapshot.entries.push_back({tensor->name, dims_of(tensor->shape), snapshot.weights.size(),
-                                static_cast<std::size_t>(tensor->shape.numel())});
-    copy_range(parameters.weights(), *tensor, snapshot.weights);
-    copy_range(parameters.first_moments(), *tensor, snapshot.first_moments);
-    copy_range(parameters.second_moments(), *tensor, snapshot.second_moments);
-  }
+  fill(parameters, snapshot);
   agree(transport_, {"checkpoint"}, [&] {
     if (transport_.rank() == 0) {
       files_.remove_all(temporary_path(job->info.state.step));
@@ -151,6 +182,46 @@ void CheckpointWriter::begin(ParameterStore& parameters, CheckpointInfo info) {
     }
     started.done = true;
   });
+}
+
+void CheckpointWriter::fill(ParameterStore& parameters, Snapshot& snapshot) {
+  const std::vector<int> writer = writers(parameters, transport_.size());
+  std::size_t size = 0;
+  for (std::size_t i = 0; i < writer.size(); ++i) {
+    const NamedTensor& tensor = parameters.tensors()[i];
+    const auto elements = static_cast<std::size_t>(tensor.shape.numel());
+    if (writer[i] == transport_.rank()) {
+      snapshot.entries.push_back({tensor.name, dims_of(tensor.shape), size, elements});
+      size += elements;
+    }
+  }
+  for (std::vector<float>* values :
+       {&snapshot.weights, &snapshot.first_moments, &snapshot.second_moments}) {
+    values->resize(size);
+  }
+  MomentMessages messages(transport_, parameters);
+  auto entry = snapshot.entries.begin();
+  for (std::size_t i = 0; i < writer.size(); ++i) {
+    const NamedTensor& tensor = parameters.tensors()[i];
+    const bool mine = writer[i] == transport_.rank();
+    const auto part = [&](std::vector<float>& values) {
+      return mine ? std::span(values).subspan(entry->begin, entry->size) : std::span<float>();
+    };
+    const std::span<float> first = part(snapshot.first_moments);
+    const std::span<float> second = part(snapshot.second_moments);
+    const ElementRange elements = elements_of(tensor);
+    if (tensor.offset < parameters.dense_size()) {
+      messages.add(tensor, writer[i], first, second);
+    } else if (mine) {
+      std::ranges::copy(parameters.first_moments(elements), first.begin());
+      std::ranges::copy(parameters.second_moments(elements), second.begin());
+    }
+    if (mine) {
+      std::ranges::copy(range_of(parameters.weights(), elements), part(snapshot.weights).begin());
+      ++entry;
+    }
+  }
+  messages.exchange();
 }
 
 bool CheckpointWriter::written() const { return job_ && (*job_)->done; }

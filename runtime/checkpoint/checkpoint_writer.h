@@ -50,6 +50,8 @@ class CheckpointWriter {
  private:
   struct Snapshot;
   struct WriteJob;
+  /// Copies what this rank writes, wherever it is.
+  void fill(ParameterStore& parameters, Snapshot& snapshot);
   void write_shards(WriteJob& job);
   void finish_directory(const WriteJob& job, const std::vector<std::vector<ShardRecord>>& shards);
   Path temporary_path(std::int64_t step) const;

@@ -102,7 +102,13 @@ void print_memory(const Config& config, int ranks, int spread) {
   const std::size_t element = config.train.dtype == "bfloat16" ? 2 : 4;
   const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
                         static_cast<double>(config.train.sequence_length) / ranks;
-  const RankMemory memory = estimate_memory(config.model, spread, tokens, element);
+  const MemoryPlan plan{.ranks = ranks,
+                        .expert_ranks = spread,
+                        .tokens = tokens,
+                        .element = element,
+                        .recompute = config.train.recompute == "block",
+                        .shard_optimizer = config.parallel.shard_optimizer};
+  const RankMemory memory = estimate_memory(config.model, plan);
   const auto line = [](const std::string& what, double bytes) {
     fmt::print("  {:<32} {:8.2f}\n", what, bytes / kGiB);
   };
@@ -111,6 +117,18 @@ void print_memory(const Config& config, int ranks, int spread) {
   line("weights as products need them", memory.packed);
   line(fmt::format("activations of {:.0f} tokens", tokens), memory.activations);
   line("in all", memory.total());
+  const auto saving = [&](const char* setting, bool MemoryPlan::*option) {
+    MemoryPlan without = plan;
+    MemoryPlan with = plan;
+    without.*option = false;
+    with.*option = true;
+    fmt::print("  {} {} {:.2f}\n", setting, plan.*option ? "saves" : "would save",
+               (estimate_memory(config.model, without).total() -
+                estimate_memory(config.model, with).total()) /
+                   kGiB);
+  };
+  saving("train.recompute = \"block\"", &MemoryPlan::recompute);
+  saving("parallel.shard_optimizer = true", &MemoryPlan::shard_optimizer);
 }
 
 /// With evenly used experts, spread evenly over the ranks, in the flat flow: every choice is a

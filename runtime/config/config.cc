@@ -86,6 +86,17 @@ struct Assign {
       target->push_back(integer(element, place, field));
     }
   }
+  void operator()(PerSubLayer* target) const {
+    const toml::array* list = node.as_array();
+    if (list == nullptr ? !node.is_number() : list->empty() || list->size() > 2) {
+      wrong_type(place, "a number, or a list of one or two: A's and B's");
+    }
+    target->values.resize(list == nullptr ? 1 : list->size());
+    for (std::size_t i = 0; i < target->values.size(); ++i) {
+      const toml::node& element = list == nullptr ? node : (*list)[i];
+      Assign{field, element, place}(&target->values[i]);
+    }
+  }
 };
 
 void assign(std::vector<ConfigField>& fields, const std::string& where, const std::string& key,
@@ -142,7 +153,44 @@ void apply_override(std::vector<ConfigField>& fields, const std::string& setting
   assign(fields, "--set", key, *table.get("value"));
 }
 
+/// Of a value that only routers with learned logits can use.
+void validate_router_key(const ModelConfig& model, const char* key, const PerSubLayer& value) {
+  const auto count = static_cast<std::int64_t>(value.values.size());
+  if (count > 1 && count != model.sub_layers) {
+    throw ConfigError(
+        fmt::format("{} has {} values, but model.sub_layers = {}", key, count, model.sub_layers));
+  }
+  if (value.any() && model.sub_layers == 0) {
+    throw ConfigError(
+        fmt::format("{} needs a router, and with model.sub_layers = 0 there is none", key));
+  }
+  if (value.any() && model.routing_kind() == RoutingKind::hash) {
+    throw ConfigError(fmt::format(
+        "{} needs a router that learns, and that of model.routing = \"hash\" does not", key));
+  }
+}
+
+void validate_balancing(const ModelConfig& model, const TrainConfig& train) {
+  validate_router_key(model, "train.z_loss", train.z_loss);
+  validate_router_key(model, "train.balance_bias", train.balance_bias);
+  validate_router_key(model, "train.router_jitter", train.router_jitter);
+  // There is a default: a model without routers, or with a hash for one, leaves it unused.
+  PerSubLayer unused = train.balance_loss;
+  std::ranges::fill(unused.values, 0.0);
+  validate_router_key(model, "train.balance_loss", unused);
+  for (const double jitter : train.router_jitter.values) {
+    if (jitter >= 1) {
+      throw ConfigError(fmt::format("train.router_jitter = {}: must be below 1", jitter));
+    }
+  }
+  if (train.balance_bias.any() && model.routing_kind() != RoutingKind::top_k) {
+    throw ConfigError(fmt::format(
+        "train.balance_bias balances top_k routing, not model.routing = \"{}\"", model.routing));
+  }
+}
+
 void validate_sizes(const Config& config) {
+  validate_balancing(config.model, config.train);
   validate(config.model, "model.");
   if (config.data.train.empty()) {
     throw ConfigError(
@@ -185,6 +233,13 @@ struct Format {
   std::string operator()(const std::vector<std::int64_t>* value) const {
     return fmt::format("[{}]", fmt::join(*value, ", "));
   }
+  std::string operator()(const PerSubLayer* value) const {
+    std::vector<std::string> texts;
+    for (const double number : value->values) {
+      texts.push_back((*this)(&number));
+    }
+    return texts.size() == 1 ? texts[0] : fmt::format("[{}]", fmt::join(texts, ", "));
+  }
 };
 
 std::string format_toml(const Config& config, bool documented) {
@@ -210,6 +265,10 @@ std::string format_toml(const Config& config, bool documented) {
 
 }  // namespace
 
+bool PerSubLayer::any() const {
+  return std::ranges::any_of(values, [](double value) { return value > 0; });
+}
+
 Config parse_config(std::string_view text, std::string_view name,
                     std::span<const std::string> overrides) {
   Config config;
@@ -220,6 +279,7 @@ Config parse_config(std::string_view text, std::string_view name,
     apply_override(fields, setting);
   }
   config.model.max_position_embeddings = config.train.sequence_length;
+  config.model.router_bias = config.model.router_bias || config.train.balance_bias.any();
   validate_sizes(config);
   return config;
 }

@@ -19,6 +19,16 @@ struct DataConfig {
   std::string valid;  ///< likewise; empty for no validation
 };
 
+/// One number for every sub-layer, or one for A and one for B.
+struct PerSubLayer {
+  std::vector<double> values;  ///< not empty
+
+  PerSubLayer(double value) : values{value} {}  // NOLINT(google-explicit-constructor): as written
+  /// Of sub-layer 0 (A) or 1 (B).
+  double of(std::size_t sub_layer) const { return values[sub_layer % values.size()]; }
+  bool any() const;  ///< whether one is above zero
+};
+
 struct TrainConfig {
   std::int64_t steps = 1000;
   std::int64_t batch_sequences = 32;        ///< global
@@ -33,9 +43,12 @@ struct TrainConfig {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double clip_norm = 1.0;          ///< 0 for no clipping
-  double balance_loss = 0.01;      ///< coefficient of the load-balancing loss
-  std::string recompute = "none";  ///< or "block": what backward computes again instead of keeping
+  double clip_norm = 1.0;           ///< 0 for no clipping
+  PerSubLayer balance_loss = 0.01;  ///< coefficient of the load-balancing loss
+  PerSubLayer z_loss = 0;           ///< coefficient of the router z-loss
+  PerSubLayer balance_bias = 0;     ///< step of the routers' biases
+  PerSubLayer router_jitter = 0;    ///< relative width of the noise on a router's input
+  std::string recompute = "none";   ///< or "block": what backward computes again instead of keeping
 };
 
 struct ValidConfig {
@@ -61,6 +74,8 @@ struct ParallelConfig {
   std::vector<std::int64_t> node_sizes;  ///< overrides the nodes that the bootstrap finds
   std::string placement = "linear";      ///< "linear", "local" or a placement file
   std::int64_t threads = 0;  ///< OpenMP threads per rank; 0 for cores / ranks on the node
+  /// Each rank keeps AdamW's moments of its share of the dense part only.
+  bool shard_optimizer = false;
 };
 
 struct ExchangeConfig {
@@ -86,8 +101,8 @@ struct Config {
 
 /// One key: where its value lives, what it may be, what it means.
 struct ConfigField {
-  using Target =
-      std::variant<std::int64_t*, double*, bool*, std::string*, std::vector<std::int64_t>*>;
+  using Target = std::variant<std::int64_t*, double*, bool*, std::string*,
+                              std::vector<std::int64_t>*, PerSubLayer*>;
   std::string key;  ///< "section.key"
   Target target;
   double minimum = 0;                ///< of numbers, and of each number of a list

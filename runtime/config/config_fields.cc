@@ -53,6 +53,11 @@ void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
        1,
        {},
        "experts are intermediate_size / grain_level wide"});
+  add({"model.router_bias",
+       &model.router_bias,
+       0,
+       {},
+       "a bias per expert in the choice, moved by train.balance_bias"});
   add({"model.use_residual", &model.use_residual, 0, {}, "a shared expert in each sub-layer"});
   add({"model.expert_interval", &model.expert_interval, 1, {}, "blocks 0, i, 2 i, ... are MoE"});
 }
@@ -101,7 +106,22 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
        0,
        {},
        "largest global gradient norm; 0 for no clipping"});
-  add({"train.balance_loss", &train.balance_loss, 0, {}, "coefficient of the load-balancing loss"});
+  add({"train.balance_loss",
+       &train.balance_loss,
+       0,
+       {},
+       "coefficient of the load-balancing loss; [A's, B's] where they differ, also below"});
+  add({"train.z_loss", &train.z_loss, 0, {}, "coefficient of the router z-loss"});
+  add({"train.balance_bias",
+       &train.balance_bias,
+       0,
+       {},
+       "per step, what an expert's bias moves towards even loads; above 0 sets model.router_bias"});
+  add({"train.router_jitter",
+       &train.router_jitter,
+       0,
+       {},
+       "a router's input is multiplied by 1 - this to 1 + this; below 1"});
   add({"train.recompute",
        &train.recompute,
        0,
@@ -157,6 +177,11 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        {},
        "threads per rank; 0 for the node's cores over its ranks",
        kMostThreads});
+  add({"parallel.shard_optimizer",
+       &config.parallel.shard_optimizer,
+       0,
+       {},
+       "spread AdamW's moments of the dense part over the ranks"});
   add({"exchange.flow", &config.exchange.flow, 0, {"flat"}, "how tokens travel"});
   add({"exchange.chunks",
        &config.exchange.chunks,

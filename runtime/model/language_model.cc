@@ -51,7 +51,20 @@ void LanguageModel::clear_loads() {
   for (RouterLoad& load : loads_) {
     load.counts.assign(static_cast<std::size_t>(config_.num_experts), 0);
     load.probabilities.assign(static_cast<std::size_t>(config_.num_experts), 0);
+    load.z_loss = 0;
   }
+}
+
+float LanguageModel::move_biases(std::span<const RouterLoad> loads, std::span<const double> rates) {
+  const auto groups = static_cast<std::size_t>(config_.sub_layers);
+  float largest = 0;
+  for (const auto& block : blocks_) {
+    if (const auto* moe = std::get_if<MoeLayer>(&block->ffn)) {
+      largest = std::max(largest, moe->move_biases(loads.first(groups), rates));
+      loads = loads.subspan(groups);
+    }
+  }
+  return largest;
 }
 
 void LanguageModel::pack(const Context& context, DType dtype) {

@@ -53,6 +53,10 @@ class LanguageModel {
   /// without that row pass -1.
   void predict(RankContext& rank, const Batch& batch, std::int64_t row, const Tensor& logits);
 
+  /// Moves the routers' biases (ModelConfig::router_bias), see Router::move_bias(). `loads` are a
+  /// step's, of all ranks, like loads(); rates [sub-layer]. Returns the largest absolute bias.
+  float move_biases(std::span<const RouterLoad> loads, std::span<const double> rates);
+
   /// Choices by [layer * groups + group], since the last clear_loads().
   std::span<RouterLoad> loads() { return loads_; }
   void clear_loads();

@@ -128,6 +128,7 @@ void read_moe(const Keys& keys, ModelConfig& config) {
   read_routing(keys, config);
   config.grain_level = read_grain_level(keys);
   config.use_residual = keys.get<bool>("use_residual", false);
+  config.router_bias = keys.get<bool>("router_bias", false);
   config.expert_interval = keys.get<std::int64_t>("expert_interval", 2);
   keys.refuse(keys.get<std::int64_t>("initial_moe_layer", -1) != -1, "initial_moe_layer",
               "a value other than -1");
@@ -192,6 +193,9 @@ void validate_moe(const ModelConfig& config, const std::string& where) {
           fmt::format("{}moe_top_k = {}: hash routing needs at least 2", where, config.moe_top_k));
   require(config.moe_top_p > 0 && config.moe_top_p < 1,
           fmt::format("{}moe_top_p = {}: must be above 0 and below 1", where, config.moe_top_p));
+  require(!config.router_bias || config.routing == "top_k",
+          fmt::format("{0}router_bias balances top_k routing, not {0}routing = '{1}'", where,
+                      config.routing));
   require(config.moe_top_k <= config.num_experts,
           fmt::format("{0}moe_top_k = {1} is larger than {0}num_experts = {2}", where,
                       config.moe_top_k, config.num_experts));
@@ -258,6 +262,9 @@ std::string to_config_json(const ModelConfig& config) {
     json["initial_moe_layer"] = -1;
     json["interleave_moe_layer"] = true;
     json["expert_interval"] = config.expert_interval;
+    if (config.router_bias) {
+      json["router_bias"] = true;
+    }
   }
   return json.dump(2) + "\n";
 }

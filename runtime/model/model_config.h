@@ -35,6 +35,8 @@ struct ModelConfig {
   std::int64_t moe_top_k = 2;     ///< per sub-layer; of top_p the nominal number
   double moe_top_p = 0.4;         ///< of top_p: the sum of probabilities to exceed
   std::int64_t grain_level = 2;   ///< experts are intermediate_size / grain_level wide
+  /// A bias per expert that takes part in the choice alone (kernels/biased_top_k.h); of top_k.
+  bool router_bias = false;
   bool use_residual = true;  ///< a shared expert in each sub-layer, mixed by a learned coefficient
   std::int64_t expert_interval = 2;  ///< blocks 0, i, 2 i, ... are MoE
 

@@ -9,15 +9,20 @@
 namespace cartesian {
 
 /// Bytes that each of `ranks` ranks holds at the least: its share of the experts, all of the rest,
-/// each with its gradient and AdamW's moments in float32. A double, so that no size overflows.
-double least_model_bytes(const ModelConfig& config, int ranks);
+/// each with its gradient and AdamW's moments in float32; of the moments of the rest its share if
+/// these are sharded. A double, so that no size overflows.
+double least_model_bytes(const ModelConfig& config, int ranks, bool shard_optimizer = false);
 
 /// Throws ConfigError if least_model_bytes() of the `ranks_here` that share this host exceed its
 /// memory, or what this process's control group may use of it.
 void check_model_memory(const ModelConfig& config, int ranks, int ranks_here);
-/// The same, with the residual stream that training keeps for backward: `tokens` of a micro-batch
-/// over all ranks.
-void check_training_memory(const ModelConfig& config, int ranks, int ranks_here, double tokens);
+/// The same for training, with the residual stream that it keeps for backward.
+struct TrainingNeeds {
+  int ranks = 1;
+  double tokens = 0;  ///< of a micro-batch over all ranks
+  bool shard_optimizer = false;
+};
+void check_training_memory(const ModelConfig& config, const TrainingNeeds& needs, int ranks_here);
 
 /// What a rank's memory goes to while training, in bytes: an estimate, for planning.
 struct RankMemory {
@@ -26,10 +31,15 @@ struct RankMemory {
   double activations = 0;  ///< of one micro-batch, and of one block's backward
   double total() const { return parameters + packed + activations; }
 };
-/// With experts spread evenly over `expert_ranks` ranks, and `tokens` of a micro-batch at home on
-/// the rank, each visiting the nominal number of experts, evenly. `element` is the size of an
-/// activation.
-RankMemory estimate_memory(const ModelConfig& config, int expert_ranks, double tokens,
-                           std::size_t element);
+struct MemoryPlan {
+  int ranks = 1;
+  int expert_ranks = 1;     ///< over which one copy of the experts is spread, evenly
+  double tokens = 0;        ///< of a micro-batch at home on the rank
+  std::size_t element = 4;  ///< size of an activation
+  bool recompute = false;   ///< see RankContext
+  bool shard_optimizer = false;
+};
+/// With tokens that each visit the nominal number of experts, evenly.
+RankMemory estimate_memory(const ModelConfig& config, const MemoryPlan& plan);
 
 }  // namespace cartesian

@@ -23,7 +23,11 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
                .dtype = options.dtype,
                .chunks = options.chunks,
                .recompute = options.recompute,
+               .mask = {},
+               .training = {},
                .on_route = {}},
+      parameters_(options.shard_optimizer ? ParameterStore(transport.rank(), transport.size())
+                                          : ParameterStore()),
       model_(config, placement, transport.rank(), parameters_) {
   omp_set_num_threads(options.threads);
 }

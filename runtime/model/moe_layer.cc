@@ -1,5 +1,7 @@
 #include "runtime/model/moe_layer.h"
 
+#include <algorithm>
+
 namespace cartesian {
 
 namespace {
@@ -89,6 +91,15 @@ void MoeLayer::backward(RankContext& rank, Saved& saved, std::span<const Tensor>
       sub_layer.gather_gradients(rank, chunks[c], dprobability[s], chunk_rows(dx, c, count));
     }
   }
+}
+
+float MoeLayer::move_biases(std::span<const RouterLoad> loads,
+                            std::span<const double> rates) const {
+  float largest = 0;
+  for (std::size_t s = 0; s < sub_layers_.size(); ++s) {
+    largest = std::max(largest, sub_layers_[s].move_bias(loads[s], rates[s]));
+  }
+  return largest;
 }
 
 }  // namespace cartesian

@@ -36,6 +36,9 @@ class MoeLayer {
   void backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability,
                 const Tensor& dx) const;
 
+  /// See Router::move_bias(); loads and rates [sub-layer].
+  float move_biases(std::span<const RouterLoad> loads, std::span<const double> rates) const;
+
  private:
   std::vector<SubLayer> sub_layers_;
 };

@@ -25,7 +25,8 @@ ParameterCount count_parameters(const ModelConfig& config) {
       (2 * blocks + 1) * hidden + (config.sub_layers == 2 ? moe_blocks * hidden : 0);
   const double routers = hashed ? vocabulary * experts : in_all * experts * hidden;
   const double mixes = config.use_residual ? in_all * (2 * hidden + 2) : 0;
-  count.small = norms + (config.sub_layers == 0 ? 0 : routers + mixes);
+  const double biases = config.router_bias ? in_all * experts : 0;
+  count.small = norms + (config.sub_layers == 0 ? 0 : routers + mixes + biases);
   return count;
 }
 

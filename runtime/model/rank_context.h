@@ -3,6 +3,7 @@
 // activations, the exchange, and where time went. Owned by the trainer or evaluator of one rank;
 // not thread-safe.
 
+#include <array>
 #include <functional>
 
 #include "base/context.h"
@@ -15,6 +16,15 @@ namespace cartesian {
 struct RouterMask {
   std::int64_t experts = 0;  ///< so many of each token's, in every router
   int first_layer = 0;       ///< MoE layers before this one are left alone
+};
+
+/// What routers do in training only. Sub-layers by number: 0 = A, 1 = B.
+struct RouterTraining {
+  std::array<float, 2> jitter{};  ///< Jitter::epsilon of the router's input
+  /// What the sum over tokens of log_sum_exp^2 counts in the training's loss: the z-loss.
+  std::array<float, 2> z_loss{};
+  std::uint64_t seed = 0;        ///< of the jitter
+  std::int64_t first_token = 0;  ///< of this micro-batch, counted from the first step's first token
 };
 
 /// What an observer of routing sees of one chunk of tokens in one sub-layer.
@@ -37,6 +47,7 @@ struct RankContext {
   /// Training keeps only every block's input and runs the block again when backward needs the rest.
   bool recompute = false;
   RouterMask mask;
+  RouterTraining training;  ///< the default in evaluation
   /// Evaluates B's router on A's input, too, for on_route to see.
   bool speculate = false;
   /// Sees every chunk's choices before its rows leave; may be empty.

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "base/random.h"
 #include "kernels/elementwise.h"
 
 namespace cartesian {
@@ -13,8 +14,7 @@ namespace {
 /// Tensor names of the authors' published model (docs/formats.md).
 struct Names {
   std::string norm;
-  std::string router;
-  std::string mix;
+  Router::Names router;
   std::string shared;
   std::string experts;
 };
@@ -25,8 +25,9 @@ Names names_of(const ModelConfig& config, const SubLayerPosition& position) {
   const std::string group = config.sub_layers == 1 ? "" : std::to_string(position.group);
   return {.norm = block + (position.group == 0 ? "post_attention_layernorm" : "mlp_layernorm") +
                   ".weight",
-          .router = block + "wg" + group,
-          .mix = block + "coefficient" + group,
+          .router = {.router = block + "wg" + group,
+                     .mix = block + "coefficient" + group,
+                     .expert_bias = block + "expert_bias" + group},
           .shared = block + "res_mlp" + group + ".",
           .experts = block + "mlp" + group + "."};
 }
@@ -40,7 +41,7 @@ SubLayer::SubLayer(ParameterStore& store, const ModelConfig& config, SubLayerPos
       config_(config),
       position_(position),
       norm_(store, names_of(config, position).norm, config.hidden_size, config.rms_norm_eps),
-      router_(store, config, names_of(config, position).router, names_of(config, position).mix) {
+      router_(store, config, names_of(config, position).router) {
   const std::string prefix = names_of(config, position).shared;
   for (std::int64_t i = 0; i < config.shared_ffns(); ++i) {
     shared_.emplace_back(store, config.fine_grained() ? fmt::format("{}mlp{}.", prefix, i) : prefix,
@@ -77,7 +78,19 @@ Router::Input SubLayer::router_input(const RankContext& rank, const Tensor& h,
                                      const Tensor& hash_logits) const {
   return {.h = h,
           .hash_logits = hash_logits,
-          .masked = position_.layer >= rank.mask.first_layer ? rank.mask.experts : 0};
+          .masked = position_.layer >= rank.mask.first_layer ? rank.mask.experts : 0,
+          .jitter = {}};
+}
+
+Jitter SubLayer::jitter(const RankContext& rank, std::int64_t first_token) const {
+  const float epsilon = rank.training.jitter.at(static_cast<std::size_t>(position_.group));
+  if (epsilon == 0) {
+    return {};
+  }
+  return {.epsilon = epsilon,
+          .key = random_key(rank.training.seed,
+                            fmt::format("router jitter {}.{}", position_.block, position_.group)),
+          .first_row = rank.training.first_token + first_token};
 }
 
 Tensor SubLayer::speculate(RankContext& rank, const Input& input) const {
@@ -92,7 +105,9 @@ Tensor SubLayer::speculate(RankContext& rank, const Input& input) const {
 
 void SubLayer::route(RankContext& rank, const Input& input, Chunk& chunk, RouterLoad& load) const {
   chunk.h = norm_.forward(rank, input.x, chunk.norm);
-  router_.forward(rank, router_input(rank, chunk.h, input.hash_logits), chunk.router, load);
+  Router::Input router_in = router_input(rank, chunk.h, input.hash_logits);
+  router_in.jitter = jitter(rank, chunk.first_token);
+  router_.forward(rank, router_in, chunk.router, load);
   const TokenRouting routing{.block = position_.block,
                              .layer = position_.layer,
                              .group = position_.group,
@@ -223,7 +238,10 @@ void SubLayer::gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& d
   if (!shared_.empty()) {
     add_in_place(rank.op, chunk.dh, routed.values);
   }
-  router_.backward(rank, chunk.router, routed.scalars, chunk.dshared_weights, dprobability,
+  const Router::LossGradient losses{
+      .dprobability = dprobability,
+      .z_loss = rank.training.z_loss.at(static_cast<std::size_t>(position_.group))};
+  router_.backward(rank, chunk.router, routed.scalars, chunk.dshared_weights, losses,
                    routed.values);
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::router);
   norm_.backward(rank, chunk.norm, routed.values, dx);

@@ -69,15 +69,22 @@ class SubLayer {
   void scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& dout) const;
   void compute_gradients(RankContext& rank, Chunk& chunk) const;
   /// dx holds the gradient of out and becomes that of x. dprobability [experts]: see
-  /// Router::backward().
+  /// Router::LossGradient.
   void gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability,
                         const Tensor& dx) const;
+
+  /// See Router::move_bias().
+  float move_bias(const RouterLoad& load, double rate) const {
+    return router_.move_bias(load, rate);
+  }
 
   const SubLayerPosition& position() const { return position_; }
 
  private:
   Router::Input router_input(const RankContext& rank, const Tensor& h,
                              const Tensor& hash_logits) const;
+  /// Of the rows from `first_token` of the micro-batch on; none outside training.
+  Jitter jitter(const RankContext& rank, std::int64_t first_token) const;
   /// `out` becomes the shared FFNs' weighted sum; chunk.dh and chunk.dshared_weights their
   /// gradients.
   void shared_forward(RankContext& rank, Chunk& chunk, const Tensor& out) const;

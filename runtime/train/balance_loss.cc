@@ -5,9 +5,11 @@
 namespace cartesian {
 
 BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens,
-                         double scale) {
+                         std::span<const double> scales) {
   BalanceLoss result;
-  for (const RouterLoad& load : loads) {
+  for (std::size_t s = 0; s < loads.size(); ++s) {
+    const RouterLoad& load = loads[s];
+    const double scale = scales[s % scales.size()];
     const auto experts = static_cast<double>(load.counts.size());
     const double choices = std::accumulate(load.counts.begin(), load.counts.end(), 0.0);
     const Tensor gradient =
@@ -21,6 +23,11 @@ BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double
     result.dprobability.push_back(gradient);
   }
   return result;
+}
+
+BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens,
+                         double scale) {
+  return balance_loss(arena, loads, tokens, std::span(&scale, 1));
 }
 
 }  // namespace cartesian

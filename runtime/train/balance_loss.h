@@ -18,6 +18,9 @@ struct BalanceLoss {
 };
 
 /// `loads` are sums over all ranks, [sub-layer]; `tokens` is how many tokens they come from.
+/// `scales` are repeated: one for all, or one for A and one for B.
+BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens,
+                         std::span<const double> scales);
 BalanceLoss balance_loss(Arena& arena, std::span<const RouterLoad> loads, double tokens,
                          double scale);
 

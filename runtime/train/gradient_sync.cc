@@ -14,6 +14,10 @@ std::span<float> range(std::span<float> array, std::int64_t begin, std::int64_t 
   return array.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
+Shares world_shares(const Transport& transport, const ParameterStore& parameters) {
+  return {Team::world(transport), parameters.dense_bounds(transport.size())};
+}
+
 /// Experts that have the same replicas travel together: copied into one buffer, summed, copied
 /// back.
 void sync_replicas(const Context& context, Transport& transport, std::span<float> gradients,
@@ -43,8 +47,13 @@ void sync_replicas(const Context& context, Transport& transport, std::span<float
 
 void sync_gradients(const Context& context, Transport& transport, ParameterStore& parameters) {
   const std::span<float> gradients = parameters.gradients();
-  all_reduce_sum(context, transport, Team::world(transport),
-                 range(gradients, 0, parameters.dense_size()), {"dense gradients"});
+  const std::span<float> dense = range(gradients, 0, parameters.dense_size());
+  constexpr CommPhase kPhase{"dense gradients"};
+  if (parameters.sharded()) {
+    reduce_scatter_sum(context, transport, world_shares(transport, parameters), dense, kPhase);
+  } else {
+    all_reduce_sum(context, transport, Team::world(transport), dense, kPhase);
+  }
   // In order of the replica sets, which is the same on every rank, so that no two ranks wait for
   // each other crosswise.
   std::map<std::vector<int>, std::vector<const ExpertRange*>> by_replicas;
@@ -58,21 +67,29 @@ void sync_gradients(const Context& context, Transport& transport, ParameterStore
   }
 }
 
+void gather_weights(Transport& transport, ParameterStore& parameters) {
+  if (parameters.sharded()) {
+    all_gather_shares(transport, world_shares(transport, parameters),
+                      range(parameters.weights(), 0, parameters.dense_size()), {"dense weights"});
+  }
+}
+
 double global_gradient_norm(const Context& context, Transport& transport,
                             ParameterStore& parameters) {
   const std::span<float> gradients = parameters.gradients();
   const auto squares = [&](std::int64_t begin, std::int64_t end) {
     return sum_of_squares(context, Tensor(gradients.data() + begin, {end - begin}));
   };
-  double of_experts = 0;
+  // Every rank sums its share of the dense part, sharded or not, so that the bits are the same.
+  const ElementRange share = parameters.dense_share(transport.rank(), transport.size());
+  double sum = squares(share.begin, share.end);
   for (const ExpertRange& expert : parameters.experts()) {
     if (expert.replicas.front() == transport.rank()) {
-      of_experts += squares(expert.begin, expert.end);
+      sum += squares(expert.begin, expert.end);
     }
   }
-  all_reduce_sum(context, transport, Team::world(transport), std::span(&of_experts, 1),
-                 {"gradient norm"});
-  return std::sqrt(squares(0, parameters.dense_size()) + of_experts);
+  all_reduce_sum(context, transport, Team::world(transport), std::span(&sum, 1), {"gradient norm"});
+  return std::sqrt(sum);
 }
 
 }  // namespace cartesian

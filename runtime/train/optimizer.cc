@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "kernels/adamw.h"
 
@@ -22,13 +23,22 @@ double learning_rate(const TrainConfig& config, std::int64_t step) {
 
 Optimizer::Optimizer(const TrainConfig& config, ParameterStore& parameters)
     : config_(config), parameters_(parameters) {
+  const ElementRange held = parameters.dense_moments();
+  bool dense = true;
   for (const NamedTensor& tensor : parameters.tensors()) {
-    const std::int64_t end = tensor.offset + tensor.shape.numel();
-    if (!ranges_.empty() && ranges_.back().decay == tensor.decay) {
-      ranges_.back().end =
-          end;  // the padding between has no gradient and no weight: AdamW leaves it at zero
+    ElementRange elements{tensor.offset, tensor.offset + tensor.shape.numel()};
+    const bool was_dense = std::exchange(dense, tensor.offset < parameters.dense_size());
+    if (dense) {
+      elements = intersect(elements, held);
+    }
+    if (elements.size() == 0) {
+      continue;
+    }
+    if (!ranges_.empty() && ranges_.back().decay == tensor.decay && was_dense == dense) {
+      // The padding between has no gradient and no weight: AdamW leaves it at zero.
+      ranges_.back().elements.end = elements.end;
     } else {
-      ranges_.push_back({tensor.offset, end, tensor.decay});
+      ranges_.push_back({elements, tensor.decay});
     }
   }
 }
@@ -41,12 +51,14 @@ void Optimizer::update(const Context& context, std::int64_t step, double gradien
                        .step = step + 1,
                        .gradient_scale = static_cast<float>(gradient_scale)};
   for (const Range& range : ranges_) {
+    const Shape shape{range.elements.size()};
     const auto view = [&](std::span<float> array) {
-      return Tensor(array.data() + range.begin, {range.end - range.begin});
+      return Tensor(array.data() + range.elements.begin, shape);
     };
     options.weight_decay = range.decay ? static_cast<float>(config_.weight_decay) : 0.0F;
     adamw_update(context, options, view(parameters_.gradients()), view(parameters_.weights()),
-                 view(parameters_.first_moments()), view(parameters_.second_moments()));
+                 Tensor(parameters_.first_moments(range.elements).data(), shape),
+                 Tensor(parameters_.second_moments(range.elements).data(), shape));
   }
 }
 

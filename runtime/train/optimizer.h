@@ -18,14 +18,14 @@ class Optimizer {
   /// `parameters` must be allocated and outlive this.
   Optimizer(const TrainConfig& config, ParameterStore& parameters);
 
-  /// One update with the gradients times `gradient_scale`. `step` counts from 0.
+  /// One update, with the gradients times `gradient_scale`, of the weights whose moments this rank
+  /// has. `step` counts from 0.
   void update(const Context& context, std::int64_t step, double gradient_scale);
 
  private:
   /// Neighbouring tensors that are treated alike.
   struct Range {
-    std::int64_t begin = 0;
-    std::int64_t end = 0;
+    ElementRange elements;
     bool decay = false;
   };
 

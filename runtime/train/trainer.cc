@@ -37,7 +37,11 @@ Placement agreed_placement(Job& job, const Config& config, const Topology& topol
   agree(job.transport, {"placement"}, [&] {
     const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
                           static_cast<double>(config.train.sequence_length);
-    check_training_memory(config.model, topology.ranks(), ranks_here, tokens);
+    check_training_memory(config.model,
+                          {.ranks = topology.ranks(),
+                           .tokens = tokens,
+                           .shard_optimizer = config.parallel.shard_optimizer},
+                          ranks_here);
     placement = make_placement(job.files, config.model, config.parallel, topology);
   });
   check_same_contents(job.transport, "parallel.placement = \"" + config.parallel.placement + "\"",
@@ -96,7 +100,8 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
       .chunks = static_cast<int>(config_.exchange.chunks),
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
-      .recompute = config_.train.recompute == "block"};
+      .recompute = config_.train.recompute == "block",
+      .shard_optimizer = config_.parallel.shard_optimizer};
   rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
   const std::optional<Path> checkpoint = directory_.last_checkpoint();
@@ -294,6 +299,8 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
   directory_.log({{"step", step_},
                   {"loss", result.loss},
                   {"balance_loss", result.balance_loss},
+                  {"z_loss", result.z_loss},
+                  {"largest_router_bias", result.largest_bias},
                   {"gradient_norm", result.gradient_norm},
                   {"learning_rate", result.learning_rate},
                   {"tokens_per_s", report.tokens_per_s},

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -26,6 +27,7 @@ StepResult TrainingStep::run(std::int64_t step) {
   for (RouterLoad& load : result.loads) {
     std::ranges::fill(load.counts, 0.0);
     std::ranges::fill(load.probabilities, 0.0);
+    load.z_loss = 0;
   }
   RankContext& context = rank_.context();
   ParameterStore& parameters = rank_.parameters();
@@ -48,6 +50,9 @@ StepResult TrainingStep::run(std::int64_t step) {
   const PhaseTimer timer(context.times, context.op.clock, Phase::optimizer);
   const bool clip = config_.clip_norm > 0 && result.gradient_norm > config_.clip_norm;
   optimizer_.update(context.op, step, clip ? config_.clip_norm / result.gradient_norm : 1.0);
+  gather_weights(rank_.transport(), parameters);
+  const std::array rates = {config_.balance_bias.of(0), config_.balance_bias.of(1)};
+  result.largest_bias = rank_.model().move_biases(result.loads, rates);
   rank_.pack();
   return result;
 }
@@ -74,6 +79,7 @@ void TrainingStep::run_micro_batch(std::int64_t first_sequence, std::int64_t ste
   }
   const auto step_tokens = static_cast<double>(config_.batch_sequences * length);
   model.clear_loads();
+  context.training = router_training(first_sequence);
   const double local_loss = model.forward(context,
                                           {.ids = Tensor(ids_.data(), shape),
                                            .targets = Tensor(targets_.data(), shape),
@@ -88,21 +94,49 @@ void TrainingStep::run_micro_batch(std::int64_t first_sequence, std::int64_t ste
                     step + 1),
         /*on_every_rank=*/true);
   }
-  const double weight =
-      static_cast<double>(sequences) / static_cast<double>(config_.batch_sequences);
   const ArenaScope scope(context.op.scratch);
-  const BalanceLoss balance =
-      balance_loss(context.op.scratch, model.loads(), static_cast<double>(sequences * length),
-                   config_.balance_loss * weight);
-  model.backward(context, balance.dprobability);
+  const BalanceLoss of_loads = balance(context.op.scratch);
+  model.backward(context, of_loads.dprobability);
+  context.training = {};
 
   result.loss += loss_sum / step_tokens;
-  result.balance_loss += balance.value * weight;
+  result.balance_loss += of_loads.value * static_cast<double>(sequences) /
+                         static_cast<double>(config_.batch_sequences);
+  add_loads(result);
+  for (const RouterLoad& load : model.loads()) {
+    result.z_loss += load.z_loss / step_tokens;
+  }
+}
+
+RouterTraining TrainingStep::router_training(std::int64_t first_sequence) const {
+  RouterTraining training{.seed = static_cast<std::uint64_t>(config_.seed),
+                          .first_token = first_sequence * config_.sequence_length};
+  const auto step_tokens = static_cast<double>(config_.batch_sequences * config_.sequence_length);
+  for (std::size_t s = 0; s < training.jitter.size(); ++s) {
+    training.jitter.at(s) = static_cast<float>(config_.router_jitter.of(s));
+    training.z_loss.at(s) = static_cast<float>(config_.z_loss.of(s) / step_tokens);
+  }
+  return training;
+}
+
+BalanceLoss TrainingStep::balance(Arena& arena) const {
+  const auto tokens = static_cast<double>(config_.micro_batch_sequences * config_.sequence_length);
+  const double weight = static_cast<double>(config_.micro_batch_sequences) /
+                        static_cast<double>(config_.batch_sequences);
+  std::vector<double> scales = config_.balance_loss.values;
+  for (double& scale : scales) {
+    scale *= weight;
+  }
+  return balance_loss(arena, rank_.model().loads(), tokens, scales);
+}
+
+void TrainingStep::add_loads(StepResult& result) const {
   for (std::size_t i = 0; i < result.loads.size(); ++i) {
-    std::ranges::transform(result.loads[i].counts, model.loads()[i].counts,
+    std::ranges::transform(result.loads[i].counts, rank_.model().loads()[i].counts,
                            result.loads[i].counts.begin(), std::plus<>());
-    std::ranges::transform(result.loads[i].probabilities, model.loads()[i].probabilities,
+    std::ranges::transform(result.loads[i].probabilities, rank_.model().loads()[i].probabilities,
                            result.loads[i].probabilities.begin(), std::plus<>());
+    result.loads[i].z_loss += rank_.model().loads()[i].z_loss;
   }
 }
 
@@ -111,6 +145,7 @@ double TrainingStep::reduce_micro_batch(double loss_sum) {
   for (const RouterLoad& load : rank_.model().loads()) {
     reduced_.insert(reduced_.end(), load.counts.begin(), load.counts.end());
     reduced_.insert(reduced_.end(), load.probabilities.begin(), load.probabilities.end());
+    reduced_.push_back(load.z_loss);
   }
   const PhaseTimer timer(rank_.context().times, rank_.context().op.clock, Phase::exchange);
   all_reduce_sum(rank_.context().op, rank_.transport(), Team::world(rank_.transport()),
@@ -121,6 +156,7 @@ double TrainingStep::reduce_micro_batch(double loss_sum) {
       std::copy_n(at, sums->size(), sums->begin());
       at += static_cast<std::ptrdiff_t>(sums->size());
     }
+    load.z_loss = *at++;
   }
   return reduced_.front();
 }

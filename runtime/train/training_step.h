@@ -14,6 +14,8 @@ namespace cartesian {
 struct StepResult {
   double loss = 0;           ///< mean cross-entropy over the step's tokens
   double balance_loss = 0;   ///< mean over micro-batches, without the coefficient
+  double z_loss = 0;         ///< mean over tokens, summed over sub-layers, without the coefficient
+  double largest_bias = 0;   ///< largest absolute bias of the routers, after the step
   double gradient_norm = 0;  ///< before clipping
   double learning_rate = 0;
   std::vector<RouterLoad> loads;  ///< over the step, all ranks, [layer * groups + group]
@@ -38,8 +40,14 @@ class TrainingStep {
 
  private:
   void run_micro_batch(std::int64_t first_sequence, std::int64_t step, StepResult& result);
+  /// What the routers do in the micro-batch that begins with this sequence.
+  RouterTraining router_training(std::int64_t first_sequence) const;
+  /// The load-balancing loss of a micro-batch, its gradient with the coefficients.
+  BalanceLoss balance(Arena& arena) const;
   /// Sums the micro-batch's loss and loads over all ranks; returns the loss sum.
   double reduce_micro_batch(double loss_sum);
+  /// Adds the micro-batch's loads to the step's.
+  void add_loads(StepResult& result) const;
 
   TrainConfig config_;
   ModelRank& rank_;

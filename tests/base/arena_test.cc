@@ -66,7 +66,7 @@ TEST(Arena, PeakLeavesOutWhatIsLeftOverInBlocks) {
   const Arena::Mark mark = arena.mark();
   arena.allocate(100'000);  // begins a block: the first has too little left
   arena.release(mark);
-  arena.allocate(120'000);  // begins a third: the second is too small
+  arena.allocate(120'000);                      // begins a third: the second is too small
   EXPECT_EQ(arena.peak(), 40'000U + 120'000U);  // both multiples of the alignment
 }
 

@@ -78,12 +78,12 @@ T sigmoid(const T& x) {
 template <class T>
 class Model {
  public:
-  Model(const ModelConfig& config, const ReferenceWeights<T>& weights, std::int64_t length,
-        std::span<const std::int32_t> document_starts)
+  Model(const ModelConfig& config, const ReferenceWeights<T>& weights, const ReferenceBatch& batch)
       : config_(config),
         weights_(weights),
-        length_(static_cast<std::size_t>(length)),
-        document_starts_(document_starts) {}
+        length_(static_cast<std::size_t>(batch.length)),
+        document_starts_(batch.document_starts),
+        jitter_(batch.jitter) {}
 
   ReferenceResult<T> run(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets) {
     const auto hidden = static_cast<std::size_t>(config_.hidden_size);
@@ -94,6 +94,7 @@ class Model {
       x.emplace_back(row, row + hidden);
     }
     for (std::int64_t block = 0; block < config_.num_hidden_layers; ++block) {
+      block_ = block;
       prefix_ = "model.layers." + std::to_string(block) + ".";
       attention(x);
       if (config_.sub_layers == 0 || block % config_.expert_interval != 0) {
@@ -198,11 +199,14 @@ class Model {
   void note_gap(double gap) { result_.smallest_gap = std::min(result_.smallest_gap, gap); }
 
   /// The chosen experts: the k most probable, or until the sum exceeds the threshold.
-  std::vector<std::size_t> choose(const Vector<T>& p) {
+  std::vector<std::size_t> choose(const std::string& number, const Vector<T>& p) {
     std::vector<std::size_t> order(p.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, std::greater<>(),
-                             [&](std::size_t i) { return value_of(p[i]); });
+    const Vector<T> no_bias(p.size(), T(0));
+    const Vector<T>& bias =
+        config_.router_bias ? weights_.at(prefix_ + "expert_bias" + number) : no_bias;
+    const auto score = [&](std::size_t i) { return value_of(p[i]) + value_of(bias[i]); };
+    std::ranges::stable_sort(order, std::greater<>(), score);
     auto k = static_cast<std::size_t>(config_.moe_top_k);
     if (config_.routing == "top_p") {
       double sum = 0;
@@ -212,7 +216,7 @@ class Model {
       }
     }
     if (k < p.size()) {
-      note_gap(value_of(p[order[k - 1]]) - value_of(p[order[k]]));
+      note_gap(score(order[k - 1]) - score(order[k]));
     }
     order.resize(k);
     return order;
@@ -237,12 +241,15 @@ class Model {
     ReferenceRouting routing;
     routing.counts.resize(experts);
     Vector<T> probability_sums(experts, T(0));
+    T z_loss = 0;
     for (std::size_t t = 0; t < x.size(); ++t) {
       Vector<T>& token = x[t];
       const Vector<T> h =
           norm(prefix_ + (group == 0 ? "post_attention_layernorm" : "mlp_layernorm"), token);
-      const Vector<T> p = softmax(router_logits(number, ids[t], h));
-      const std::vector<std::size_t> chosen = choose(p);
+      const Vector<T> logits = router_logits(number, ids[t], jittered(group, t, h));
+      const Vector<T> p = softmax(logits);
+      z_loss += squared_log_sum_exp(logits) / T(static_cast<double>(x.size()));
+      const std::vector<std::size_t> chosen = choose(number, p);
       routing.chosen.emplace_back(chosen.begin(), chosen.end());
       T sum = 0;
       for (const std::size_t i : chosen) {
@@ -258,7 +265,24 @@ class Model {
       probability_sums = add(probability_sums, p);
       token = add(token, mixed(number, h, y));
     }
+    result_.z_loss.push_back(config_.routing == "hash" ? T(0) : z_loss);
     finish_routing(std::move(routing), probability_sums, static_cast<double>(x.size()));
+  }
+
+  Vector<T> jittered(int group, std::size_t token, Vector<T> h) const {
+    for (std::size_t column = 0; jitter_ && column < h.size(); ++column) {
+      h[column] = h[column] * T(jitter_(block_, group, token, column));
+    }
+    return h;
+  }
+
+  static T squared_log_sum_exp(const Vector<T>& logits) {
+    T sum = 0;
+    for (const T& logit : logits) {
+      sum += exp(logit);
+    }
+    const T z = log(sum);
+    return z * z;
   }
 
   /// c_0 y + c_1 FFN_shared(h), or y without a shared expert.
@@ -300,6 +324,8 @@ class Model {
   const ReferenceWeights<T>& weights_;
   std::size_t length_;
   std::span<const std::int32_t> document_starts_;
+  const ReferenceJitter& jitter_;
+  std::int64_t block_ = 0;
   std::string prefix_;
   ReferenceResult<T> result_;
 };
@@ -308,20 +334,14 @@ class Model {
 
 template <class T>
 ReferenceResult<T> reference_model(const ModelConfig& config, const ReferenceWeights<T>& weights,
-                                   std::span<const std::int32_t> ids,
-                                   std::span<const std::int32_t> targets, std::int64_t length,
-                                   std::span<const std::int32_t> document_starts) {
-  return Model<T>(config, weights, length, document_starts).run(ids, targets);
+                                   const ReferenceBatch& batch) {
+  return Model<T>(config, weights, batch).run(batch.ids, batch.targets);
 }
 
 template ReferenceResult<double> reference_model(const ModelConfig&,
                                                  const ReferenceWeights<double>&,
-                                                 std::span<const std::int32_t>,
-                                                 std::span<const std::int32_t>, std::int64_t,
-                                                 std::span<const std::int32_t>);
+                                                 const ReferenceBatch&);
 template ReferenceResult<Var> reference_model(const ModelConfig&, const ReferenceWeights<Var>&,
-                                              std::span<const std::int32_t>,
-                                              std::span<const std::int32_t>, std::int64_t,
-                                              std::span<const std::int32_t>);
+                                              const ReferenceBatch&);
 
 }  // namespace cartesian::test

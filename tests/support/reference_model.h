@@ -5,6 +5,7 @@
 // derivatives (Var).
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <set>
@@ -33,16 +34,28 @@ struct ReferenceResult {
   std::vector<T> losses;  ///< [tokens] cross-entropy
   /// Summed over sub-layers: N * sum_i f_i P_i over the micro-batch, without the coefficient.
   T balance_loss = 0;
+  /// [layer * sub-layers + sub-layer]: the mean over tokens of the squared log-sum-exp of the
+  /// router's logits.
+  std::vector<T> z_loss;
   std::vector<ReferenceRouting> routing;  ///< [layer * sub-layers + sub-layer]
-  /// The smallest gap between a token's k-th and next probability.
+  /// The smallest gap between a token's k-th and next probability, or probability + bias.
   double smallest_gap = std::numeric_limits<double>::infinity();
 };
 
-/// One micro-batch: ids and targets [sequences * length]; document_starts as in Batch, or empty.
+/// What a router's input is multiplied by: (block, sub-layer, token of the micro-batch, column).
+using ReferenceJitter = std::function<double(std::int64_t, int, std::size_t, std::size_t)>;
+
+/// One micro-batch.
+struct ReferenceBatch {
+  std::span<const std::int32_t> ids;      ///< [sequences * length]
+  std::span<const std::int32_t> targets;  ///< likewise
+  std::int64_t length = 0;
+  std::span<const std::int32_t> document_starts = {};  ///< as in Batch, or empty
+  ReferenceJitter jitter = {};                         ///< or empty
+};
+
 template <class T>
 ReferenceResult<T> reference_model(const ModelConfig& config, const ReferenceWeights<T>& weights,
-                                   std::span<const std::int32_t> ids,
-                                   std::span<const std::int32_t> targets, std::int64_t length,
-                                   std::span<const std::int32_t> document_starts = {});
+                                   const ReferenceBatch& batch);
 
 }  // namespace cartesian::test

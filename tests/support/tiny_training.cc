@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "comm/collectives.h"
 #include "comm/local_transport.h"
 #include "runtime/data/staged_files.h"
 #include "runtime/data/token_file_writer.h"
@@ -60,6 +61,8 @@ void expect_same(const StepResult& a, const StepResult& b) {
   EXPECT_EQ(a.loss, b.loss);
   EXPECT_EQ(a.balance_loss, b.balance_loss);
   EXPECT_EQ(a.gradient_norm, b.gradient_norm);
+  EXPECT_EQ(a.z_loss, b.z_loss);
+  EXPECT_EQ(a.largest_bias, b.largest_bias);
   for (std::size_t i = 0; i < a.loads.size(); ++i) {
     EXPECT_EQ(a.loads[i].counts, b.loads.at(i).counts);
     EXPECT_EQ(a.loads[i].probabilities, b.loads.at(i).probabilities);
@@ -99,6 +102,21 @@ SyntheticData::SyntheticData(std::int64_t vocabulary, std::int64_t tokens, std::
   samples_.emplace(*windows_, seed);
 }
 
+ReferenceJitter reference_jitter(const TrainConfig& train, std::int64_t first_token) {
+  if (!train.router_jitter.any()) {
+    return {};
+  }
+  return
+      [train, first_token](std::int64_t block, int group, std::size_t token, std::size_t column) {
+        const std::uint64_t key =
+            random_key(static_cast<std::uint64_t>(train.seed),
+                       "router jitter " + std::to_string(block) + "." + std::to_string(group));
+        const auto words = philox(key, static_cast<std::uint64_t>(first_token) + token, column / 4);
+        const double u = static_cast<double>(words.at(column % 4) >> 8) * 0x1p-24;
+        return 1 + train.router_jitter.of(static_cast<std::size_t>(group)) * (2 * u - 1);
+      };
+}
+
 TrainConfig tiny_train() {
   return {.steps = 20,
           .batch_sequences = 8,
@@ -116,6 +134,43 @@ void merge_same(const ReferenceWeights<double>& part, ReferenceWeights<double>& 
   }
 }
 
+namespace {
+
+/// Every rank's share of the dense part of `array`, which is laid out as the weights.
+std::vector<float> gather_dense(ModelRank& rank, std::vector<float> array) {
+  const ParameterStore& store = rank.parameters();
+  if (store.sharded()) {
+    Transport& transport = rank.transport();
+    all_gather_shares(transport, {Team::world(transport), store.dense_bounds(transport.size())},
+                      std::span(array).first(static_cast<std::size_t>(store.dense_size())));
+  }
+  return array;
+}
+
+std::vector<float> whole_moments(ModelRank& rank, std::span<const float> held) {
+  const ParameterStore& store = rank.parameters();
+  const auto dense = static_cast<std::ptrdiff_t>(store.dense_moments().size());
+  std::vector<float> array(static_cast<std::size_t>(store.size()));
+  std::copy(held.begin(), held.begin() + dense, array.begin() + store.dense_moments().begin);
+  std::copy(held.begin() + dense, held.end(), array.begin() + store.dense_size());
+  return gather_dense(rank, std::move(array));
+}
+
+}  // namespace
+
+std::vector<float> whole_gradients(ModelRank& rank) {
+  const std::span<float> gradients = rank.parameters().gradients();
+  return gather_dense(rank, {gradients.begin(), gradients.end()});
+}
+
+std::vector<float> whole_first_moments(ModelRank& rank) {
+  return whole_moments(rank, rank.parameters().first_moments());
+}
+
+std::vector<float> whole_second_moments(ModelRank& rank) {
+  return whole_moments(rank, rank.parameters().second_moments());
+}
+
 void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)>& body) {
   const auto files = make_posix_file_system();
   std::vector<int> sizes(setup.node_sizes.begin(), setup.node_sizes.end());
@@ -131,7 +186,10 @@ void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)
     Metrics metrics;
     const SteadyClock clock;
     ModelRank rank(setup.model, placement, topology, transport, metrics, clock,
-                   {.dtype = setup.dtype, .chunks = setup.chunks, .recompute = setup.recompute});
+                   {.dtype = setup.dtype,
+                    .chunks = setup.chunks,
+                    .recompute = setup.recompute,
+                    .shard_optimizer = setup.shard_optimizer});
     randomize_weights(rank.parameters(), setup.weight_seed);
     if (setup.adjust_weights) {
       setup.adjust_weights(rank.parameters());
@@ -159,6 +217,7 @@ TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,
         before_step(rank, i);
       }
       StepResult result = step.run(i);
+      const std::vector<float> gradients = whole_gradients(rank);
       const std::lock_guard lock(mutex);
       StepRecord& recorded = record.steps[static_cast<std::size_t>(i)];
       if (recorded.gradients.empty()) {
@@ -166,12 +225,14 @@ TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,
       } else {
         expect_same(result, recorded.result);
       }
-      merge_same(by_name(store, store.gradients()), recorded.gradients);
+      merge_same(by_name(store, gradients), recorded.gradients);
     }
+    const std::vector<float> first_moments = whole_first_moments(rank);
+    const std::vector<float> second_moments = whole_second_moments(rank);
     const std::lock_guard lock(mutex);
     merge_same(by_name(store, store.weights()), record.weights);
-    merge_same(by_name(store, store.first_moments()), record.first_moments);
-    merge_same(by_name(store, store.second_moments()), record.second_moments);
+    merge_same(by_name(store, first_moments), record.first_moments);
+    merge_same(by_name(store, second_moments), record.second_moments);
   });
   return record;
 }

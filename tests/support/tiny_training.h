@@ -42,6 +42,7 @@ struct TrainingSetup {
   std::int64_t expert_ranks = 0;         ///< as parallel.expert_ranks
   int chunks = 1;
   bool recompute = false;
+  bool shard_optimizer = false;
   DType dtype = DType::f32;
   std::uint64_t weight_seed = 7;
   /// Changes the initial weights; called on every rank with the tensors that it has.
@@ -50,6 +51,10 @@ struct TrainingSetup {
 
 /// Sensible settings of 20 steps for tiny_model().
 TrainConfig tiny_train();
+
+/// The noise of a training's routers as kernels/jitter.h defines it, for the micro-batch whose
+/// first token is the `first_token`-th of training. Empty without jitter.
+ReferenceJitter reference_jitter(const TrainConfig& train, std::int64_t first_token);
 
 /// The experts of a token in a sub-layer, ascending.
 using ExpertSet = std::vector<std::int32_t>;
@@ -76,6 +81,12 @@ void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)
 /// `before_step` is called on rank 0 of a run of one rank.
 TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,
                      const std::function<void(ModelRank&, std::int64_t)>& before_step = {});
+
+/// On every rank what dense_bounds() spreads over all, beside this rank's experts: laid out as the
+/// weights. Of a store that is not sharded a copy. Collective.
+std::vector<float> whole_gradients(ModelRank& rank);
+std::vector<float> whole_first_moments(ModelRank& rank);
+std::vector<float> whole_second_moments(ModelRank& rank);
 
 /// Copies `part` into `whole`; a tensor that is there already must have the same bits.
 void merge_same(const ReferenceWeights<double>& part, ReferenceWeights<double>& whole);

@@ -21,6 +21,8 @@ class ResumeTest : public testing::Test {
     std::int64_t first = 0;
     std::int64_t end = kSteps;
     std::int64_t expert_ranks = 0;
+    bool shard_optimizer = false;
+    bool balanced = false;  ///< with biases in the choice, and jitter
   };
   struct Outcome {
     std::vector<double> losses;
@@ -45,6 +47,12 @@ class ResumeTest : public testing::Test {
     setup.train = tiny_train();
     setup.ranks = part.ranks;
     setup.expert_ranks = part.expert_ranks;
+    setup.shard_optimizer = part.shard_optimizer;
+    if (part.balanced) {
+      setup.model.router_bias = true;
+      setup.train.balance_bias = 0.01;
+      setup.train.router_jitter = 0.1;
+    }
     Outcome outcome;
     std::mutex mutex;  // guards outcome
     with_ranks(setup, [&](ModelRank& rank) {
@@ -68,11 +76,13 @@ class ResumeTest : public testing::Test {
       writer.begin(store, info_at(setup.model, part.end));
       std::ranges::fill(store.gradients(), NAN);  // training may go on while it is written
       EXPECT_EQ(writer.commit(), directory / checkpoint_name(part.end));
+      const std::vector<float> first_moments = whole_first_moments(rank);
+      const std::vector<float> second_moments = whole_second_moments(rank);
       const std::lock_guard lock(mutex);
       outcome.losses = losses;
       merge_same(by_name(store, store.weights()), outcome.weights);
-      merge_same(by_name(store, store.first_moments()), outcome.first_moments);
-      merge_same(by_name(store, store.second_moments()), outcome.second_moments);
+      merge_same(by_name(store, first_moments), outcome.first_moments);
+      merge_same(by_name(store, second_moments), outcome.second_moments);
     });
     return outcome;
   }
@@ -93,6 +103,85 @@ TEST_F(ResumeTest, OnAsManyRanksTheBitsAreThoseOfOneRun) {
     Outcome second = run({.ranks = ranks, .first = kStop, .expert_ranks = expert_ranks}, parts);
     second.losses.insert(second.losses.begin(), first.losses.begin(), first.losses.end());
     EXPECT_TRUE(second == whole);
+  }
+}
+
+TEST_F(ResumeTest, BiasesAndJitterGoOnToo) {
+  for (const int ranks : {1, 2}) {
+    const Path directory = directory_ / std::to_string(ranks);
+    const Outcome whole = run({.ranks = ranks, .balanced = true}, directory);
+    const Path parts = directory / "parts";
+    const Outcome first = run({.ranks = ranks, .end = kStop, .balanced = true}, parts);
+    Outcome second = run({.ranks = ranks, .first = kStop, .balanced = true}, parts);
+    second.losses.insert(second.losses.begin(), first.losses.begin(), first.losses.end());
+    EXPECT_TRUE(second == whole) << ranks << " ranks";
+    EXPECT_TRUE(whole.weights.contains("model.layers.0.expert_bias1"));
+  }
+}
+
+TEST_F(ResumeTest, ShardedOrNotTheBitsAreTheSame) {
+  const Outcome whole = run({.ranks = 3}, directory_ / "whole");
+  for (const bool sharded_first : {true, false}) {
+    const Path parts = directory_ / (sharded_first ? "sharded" : "whole-first");
+    const Outcome first = run({.ranks = 3, .end = kStop, .shard_optimizer = sharded_first}, parts);
+    Outcome second = run({.ranks = 3, .first = kStop, .shard_optimizer = !sharded_first}, parts);
+    second.losses.insert(second.losses.begin(), first.losses.begin(), first.losses.end());
+    EXPECT_TRUE(second == whole) << "sharded first: " << sharded_first;
+  }
+}
+
+/// Moments that tell tensors and elements apart.
+void number_moments(ParameterStore& store) {
+  for (const NamedTensor& tensor : store.tensors()) {
+    const std::uint64_t key = random_key(3, tensor.name);
+    for (std::int64_t i = 0; i < tensor.shape.numel(); ++i) {
+      const ElementRange one{tensor.offset + i, tensor.offset + i + 1};
+      if (tensor.offset >= store.dense_size() ||
+          intersect(one, store.dense_moments()).size() == 1) {
+        const auto index = static_cast<std::uint64_t>(i);
+        store.first_moments(one)[0] = static_cast<float>(random_uniform(key, 2 * index));
+        store.second_moments(one)[0] = static_cast<float>(random_uniform(key, 2 * index + 1));
+      }
+    }
+  }
+}
+
+TEST_F(ResumeTest, AnyRanksReadWhatAnyShardedRanksWrote) {
+  TrainingSetup setup;
+  setup.model = model();
+  setup.shard_optimizer = true;
+  TinyStore expected(setup.model);
+  number_moments(expected.store);
+  const auto first = by_name(expected.store, expected.store.first_moments());
+  const auto second = by_name(expected.store, expected.store.second_moments());
+  for (const int writers : {1, 2, 3, 4}) {
+    setup.ranks = writers;
+    with_ranks(setup, [&](ModelRank& rank) {
+      number_moments(rank.parameters());
+      CheckpointWriter writer(*files_, rank.transport(), directory_ / "saved");
+      writer.begin(rank.parameters(), info_at(setup.model, writers));
+      std::ranges::fill(rank.parameters().first_moments(), NAN);
+      writer.commit();
+    });
+    for (const int readers : {1, 2, 3, 4}) {
+      SCOPED_TRACE(std::to_string(writers) + " writers, " + std::to_string(readers) + " readers");
+      setup.ranks = readers;
+      std::mutex mutex;
+      with_ranks(setup, [&](ModelRank& rank) {
+        ParameterStore& store = rank.parameters();
+        CheckpointReader(*files_, directory_ / "saved" / checkpoint_name(writers))
+            .read_moments(store);
+        const std::vector<float> read_first = whole_first_moments(rank);
+        const std::vector<float> read_second = whole_second_moments(rank);
+        const std::lock_guard lock(mutex);
+        for (const auto& [name, values] : by_name(store, read_first)) {
+          EXPECT_EQ(values, first.at(name)) << name;
+        }
+        for (const auto& [name, values] : by_name(store, read_second)) {
+          EXPECT_EQ(values, second.at(name)) << name;
+        }
+      });
+    }
   }
 }
 

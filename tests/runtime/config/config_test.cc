@@ -119,6 +119,41 @@ TEST(ConfigTest, WhatAdamWCannotUseInFloat32) {
   expect_refused(kMinimal + "[train]\nbeta2 = 0.99999999\n", {"train.beta2", "float32"});
 }
 
+TEST(ConfigTest, BalancingBySubLayer) {
+  const Config config = parse(kMinimal, {"train.balance_loss=[0.02, 0]", "train.z_loss=1e-3"});
+  EXPECT_EQ(config.train.balance_loss.of(0), 0.02);
+  EXPECT_EQ(config.train.balance_loss.of(1), 0);
+  EXPECT_EQ(config.train.z_loss.of(0), 1e-3);
+  EXPECT_EQ(config.train.z_loss.of(1), 1e-3);
+  EXPECT_FALSE(config.model.router_bias);
+  EXPECT_TRUE(parse(kMinimal, {"train.balance_bias=[0, 1e-3]"}).model.router_bias);
+  const Config frozen = parse(kMinimal, {"model.router_bias=true"});
+  EXPECT_TRUE(frozen.model.router_bias);
+  EXPECT_EQ(to_toml(parse(to_toml(config))), to_toml(config));
+}
+
+TEST(ConfigTest, ImpossibleBalancing) {
+  expect_value_refused("train.balance_loss", "\"much\"", "must be a number, or a list");
+  expect_value_refused("train.balance_loss", "[]", "must be a number, or a list");
+  expect_value_refused("train.z_loss", "[1, 2, 3]", "must be a number, or a list");
+  expect_value_refused("train.z_loss", "[1, true]", "must be a number");
+  expect_value_refused("train.balance_bias", "[0.1, -0.1]", "must be at least 0");
+  expect_value_refused("train.router_jitter", "nan", "must be at least 0");
+  expect_refused(kMinimal + "[train]\nrouter_jitter = 1\n", {"train.router_jitter", "below 1"});
+  const auto refused = [](const std::string& model, const std::string& train,
+                          std::initializer_list<std::string> mentions) {
+    expect_refused(kMinimal + "[model]\n" + model + "\n[train]\n" + train + "\n", mentions);
+  };
+  refused("sub_layers = 1", "balance_loss = [0.1, 0.2]",
+          {"train.balance_loss has 2 values", "model.sub_layers = 1"});
+  for (const std::string key : {"z_loss", "balance_bias", "router_jitter"}) {
+    refused("sub_layers = 0", key + " = 0.1", {"train." + key, "model.sub_layers = 0"});
+    refused("routing = \"hash\"", key + " = 0.1", {"train." + key, "hash"});
+  }
+  refused("routing = \"top_p\"", "balance_bias = 0.1", {"train.balance_bias", "top_p"});
+  refused("routing = \"top_p\"\nrouter_bias = true", "", {"model.router_bias", "top_p"});
+}
+
 TEST(ConfigTest, ImpossibleSizes) {
   const auto model = [](const std::string& keys) { return kMinimal + "[model]\n" + keys; };
   expect_refused(model("hidden_size = 10\nnum_attention_heads = 4\n"),

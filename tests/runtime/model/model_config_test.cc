@@ -63,6 +63,16 @@ TEST(ModelConfigTest, TopPHasOnlyANominalK) {
   EXPECT_EQ(parse_config_json(to_config_json(config), "x"), config);
 }
 
+TEST(ModelConfigTest, ARouterBiasIsSaidOnlyWhereThereIsOne) {
+  EXPECT_FALSE(good().contains("router_bias"));
+  ModelConfig config;
+  config.router_bias = true;
+  const ModelConfig read = parse_config_json(to_config_json(config), "x");
+  EXPECT_EQ(read, config);
+  expect_error<ConfigError>([&] { check_same_model(read, ModelConfig(), "dir"); },
+                            {"dir", "router_bias"});
+}
+
 TEST(ModelConfigTest, OtherToolsDoNotTakeItForLlama) {
   EXPECT_EQ(good()["model_type"], "cartesian_moe");
 }

@@ -66,11 +66,13 @@ TEST(ParameterCountTest, IsWhatAModelAllocates) {
   for (const std::int64_t sub_layers : {0, 1, 2}) {
     for (const char* routing : {"top_k", "hash"}) {
       for (const bool shared : {true, false}) {
+        const bool biased = shared && std::string_view(routing) == "top_k";
         ModelConfig config = tiny_model();
         config.num_hidden_layers = 3;
         config.sub_layers = sub_layers;
         config.routing = routing;
         config.use_residual = shared;
+        config.router_bias = biased;
         ParameterStore store;
         const LanguageModel model(config, Placement::linear(placement_shape(config, 1), 1), 0,
                                   store);

@@ -30,6 +30,8 @@ TEST(ArenaGrowthTest, IsZeroAtSteadyLoad) {
       TrainingSetup setup;
       setup.ranks = ranks;
       setup.chunks = chunks;
+      setup.recompute = chunks > 1;
+      setup.shard_optimizer = chunks > 1;
       setup.train = tiny_train();
       setup.train.learning_rate = 0;  // the same step again and again
       setup.train.min_learning_rate = 0;

@@ -40,6 +40,17 @@ TEST_F(BalanceLossTest, IsOneForEvenLoadAndSumsOverSubLayers) {
   EXPECT_EQ(both.dprobability.size(), 2U);
 }
 
+TEST_F(BalanceLossTest, AAndBMayHaveCoefficientsOfTheirOwn) {
+  const RouterLoad load = {.counts = {3, 1}, .probabilities = {1.5, 0.5}};
+  const std::vector<RouterLoad> two_layers = {load, load, load, load};
+  const BalanceLoss both = balance_loss(arena_, two_layers, 2, std::vector{0.5, 0.125});
+  EXPECT_EQ(both.value, balance_loss(arena_, two_layers, 2, 1).value);
+  const float one = balance_loss(arena_, two_layers, 2, 1).dprobability[0].span<float>()[0];
+  for (std::size_t s = 0; s < 4; ++s) {
+    EXPECT_FLOAT_EQ(both.dprobability[s].span<float>()[0], (s % 2 == 0 ? 0.5F : 0.125F) * one);
+  }
+}
+
 TEST_F(BalanceLossTest, WithoutTokensItIsZero) {
   const std::vector<RouterLoad> loads = {{.counts = {0, 0}, .probabilities = {0, 0}}};
   const BalanceLoss loss = balance_loss(arena_, loads, 0, 1);

@@ -95,7 +95,8 @@ TEST(GenerateTest, TheMostProbableTokenIsTheReferences) {
     std::pair<double, std::int32_t> best{1e9, -1};  // the target with the smallest loss
     for (std::int32_t target = 0; target < tiny_model().vocab_size; ++target) {
       const std::vector<std::int32_t> targets(ids.size(), target);
-      const auto result = reference_model(tiny_model(), weights, ids, targets, length);
+      const auto result = reference_model(tiny_model(), weights,
+                                          {.ids = ids, .targets = targets, .length = length});
       best = std::min(best, {result.losses.back(), target});
     }
     EXPECT_EQ(id, best.second);
@@ -157,7 +158,9 @@ TEST_P(EvaluationOf, IsTheReferencesLossOnAnyNumberOfRanks) {
       data.windows().read_document_starts(window, starts);
     }
     for (const double loss :
-         reference_model(tiny_model(), weights, ids, targets, 6, starts).losses) {
+         reference_model(tiny_model(), weights,
+                         {.ids = ids, .targets = targets, .length = 6, .document_starts = starts})
+             .losses) {
       expected += loss / (count * 6);
     }
   }

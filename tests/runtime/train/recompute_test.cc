@@ -15,6 +15,7 @@ struct Case {
   std::string routing = "top_k";
   std::int64_t sub_layers = 2;
   DType dtype = DType::f32;
+  bool balanced = false;  ///< with z-loss, biases in the choice and jitter
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
@@ -29,6 +30,12 @@ TrainingSetup setup_of(const Case& c) {
   setup.ranks = c.ranks;
   setup.chunks = c.chunks;
   setup.dtype = c.dtype;
+  if (c.balanced) {
+    setup.model.router_bias = true;
+    setup.train.z_loss = 0.1;
+    setup.train.balance_bias = 0.01;
+    setup.train.router_jitter = 0.2;
+  }
   return setup;
 }
 
@@ -47,6 +54,7 @@ TEST_P(RecomputeTest, GivesTheSameBits) {
     SCOPED_TRACE("step " + std::to_string(i));
     EXPECT_EQ(again.steps[i].result.loss, kept.steps[i].result.loss);
     EXPECT_EQ(again.steps[i].result.balance_loss, kept.steps[i].result.balance_loss);
+    EXPECT_EQ(again.steps[i].result.z_loss, kept.steps[i].result.z_loss);
     EXPECT_EQ(again.steps[i].result.gradient_norm, kept.steps[i].result.gradient_norm);
     EXPECT_EQ(again.steps[i].gradients, kept.steps[i].gradients);
     EXPECT_EQ(again.steps[i].experts, kept.steps[i].experts);
@@ -62,6 +70,7 @@ TEST_P(RecomputeTest, GivesTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(
     Systems, RecomputeTest,
     testing::Values(Case{.name = "one_rank"}, Case{.name = "chunks", .ranks = 3, .chunks = 2},
+                    Case{.name = "balanced", .ranks = 2, .chunks = 3, .balanced = true},
                     Case{.name = "dense", .ranks = 2, .sub_layers = 0},
                     Case{.name = "hash", .ranks = 2, .routing = "hash", .sub_layers = 1},
                     Case{.name = "top_p", .ranks = 2, .chunks = 2, .routing = "top_p"},

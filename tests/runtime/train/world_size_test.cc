@@ -35,6 +35,11 @@ struct Case {
   std::string routing = "top_k";
   std::int64_t grain_level = 2;
   bool documents = false;  ///< attention stops at document boundaries
+  double z_loss = 0;
+  double balance_bias = 0;
+  double jitter = 0;
+  bool recompute = false;        ///< on many ranks
+  bool shard_optimizer = false;  ///< on many ranks
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -85,7 +90,11 @@ TrainingSetup setup_of(const Case& c, std::uint64_t seed) {
   setup.model.routing = c.routing;
   setup.model.grain_level = c.grain_level;
   setup.model.document_attention = c.documents;
+  setup.model.router_bias = c.balance_bias > 0;
   setup.train = tiny_train();
+  setup.train.z_loss = c.z_loss;
+  setup.train.balance_bias = c.balance_bias;
+  setup.train.router_jitter = c.jitter;
   setup.train.batch_sequences = c.batch_sequences;
   setup.train.micro_batch_sequences = c.batch_sequences / c.micro_batches;
   setup.weight_seed = seed;
@@ -118,8 +127,14 @@ class ReferenceObserver {
         data_.samples().fill_document_starts(step * train.batch_sequences + done,
                                              train.micro_batch_sequences, starts);
       }
-      auto result =
-          reference_model(setup_.model, weights, ids, targets, train.sequence_length, starts);
+      const std::int64_t first_token =
+          (step * train.batch_sequences + done) * train.sequence_length;
+      auto result = reference_model(setup_.model, weights,
+                                    {.ids = ids,
+                                     .targets = targets,
+                                     .length = train.sequence_length,
+                                     .document_starts = starts,
+                                     .jitter = reference_jitter(train, first_token)});
       loss += std::accumulate(result.losses.begin(), result.losses.end(), 0.0);
       smallest_gap_ = std::min(smallest_gap_, result.smallest_gap);
       routing_.push_back(std::move(result.routing));
@@ -161,6 +176,8 @@ void expect_equal_runs(const TrainingRecord& actual, const TrainingRecord& expec
     const StepResult& e = expected.steps[i].result;
     EXPECT_NEAR(a.loss, e.loss, kTolerance * e.loss) << "step " << i;
     EXPECT_NEAR(a.balance_loss, e.balance_loss, kTolerance * e.balance_loss) << "step " << i;
+    EXPECT_NEAR(a.z_loss, e.z_loss, kTolerance * e.z_loss) << "step " << i;
+    EXPECT_EQ(a.largest_bias, e.largest_bias) << "step " << i;
     ASSERT_EQ(actual.steps[i].experts, expected.steps[i].experts) << "step " << i;
     for (std::size_t s = 0; s < a.loads.size(); ++s) {
       EXPECT_EQ(a.loads[s].counts, e.loads[s].counts);
@@ -198,10 +215,11 @@ class WorldSizeTest : public testing::TestWithParam<Case> {};
 const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const TrainingSetup& setup,
                                                      const SyntheticData& data) {
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, std::int64_t, std::string,
-                         std::int64_t, bool, std::uint64_t>;
+                         std::int64_t, bool, std::uint64_t, double, double, double>;
   static std::map<Key, std::optional<TrainingRecord>> runs;
-  const Key key{c.experts, c.batch_sequences, c.micro_batches, c.one_expert,     c.sub_layers,
-                c.routing, c.grain_level,     c.documents,     setup.weight_seed};
+  const Key key{c.experts,         c.batch_sequences, c.micro_batches, c.one_expert,
+                c.sub_layers,      c.routing,         c.grain_level,   c.documents,
+                setup.weight_seed, c.z_loss,          c.balance_bias,  c.jitter};
   const auto [entry, inserted] = runs.try_emplace(key);
   if (inserted) {
     ReferenceObserver reference(setup, data);
@@ -233,6 +251,8 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
     setup.node_sizes = c.node_sizes;
     setup.expert_ranks = c.expert_ranks;
     setup.chunks = c.chunks;
+    setup.recompute = c.recompute;
+    setup.shard_optimizer = c.shard_optimizer;
     setup.placement = c.placement;
     if (c.placement == "file") {
       setup.placement = (directory / "placement.json").string();
@@ -309,6 +329,21 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "hash", .ranks = 3, .sub_layers = 1, .routing = "hash", .grain_level = 1},
         Case{.name = "hash_in_both", .ranks = 2, .chunks = 2, .routing = "hash"},
         Case{.name = "top_p", .ranks = 3, .sub_layers = 1, .routing = "top_p", .grain_level = 1},
+        Case{.name = "z_loss", .ranks = 3, .micro_batches = 2, .z_loss = 0.1},
+        Case{.name = "z_loss_top_p", .ranks = 2, .seed = 2, .routing = "top_p", .z_loss = 0.1},
+        Case{.name = "balance_bias", .ranks = 3, .micro_batches = 2, .balance_bias = 0.01},
+        Case{.name = "jitter", .ranks = 3, .micro_batches = 2, .chunks = 3, .jitter = 0.1},
+        Case{.name = "balanced_in_every_way",
+             .ranks = 4,
+             .node_sizes = {2, 2},
+             .placement = "file",
+             .chunks = 3,
+             .twice = true,
+             .z_loss = 0.1,
+             .balance_bias = 0.01,
+             .jitter = 0.1,
+             .recompute = true,
+             .shard_optimizer = true},
         Case{.name = "top_p_in_both",
              .ranks = 4,
              .node_sizes = {2, 2},
