@@ -35,6 +35,9 @@ class MappedFile {
  public:
   virtual ~MappedFile() = default;
   virtual std::span<const std::byte> bytes() const = 0;
+  /// The memory that holds these bytes may be used for something else; they can still be read, more
+  /// slowly the first time. For files larger than memory. REQUIRES: they are within bytes().
+  virtual void forget(std::size_t /*offset*/, std::size_t /*size*/) const {}
 };
 
 /// Held until it is destroyed or the process ends, however it ends.

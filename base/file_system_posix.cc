@@ -149,6 +149,15 @@ class PosixMappedFile final : public MappedFile {
   std::span<const std::byte> bytes() const override {
     return {static_cast<const std::byte*>(data_), size_};
   }
+  void forget(std::size_t offset, std::size_t size) const override {
+    // Linux maps so much around a page that is touched, if it is in the page cache.
+    constexpr std::size_t kAround = std::size_t{64} << 10;
+    const std::size_t begin = offset / kAround * kAround;
+    const std::size_t end = std::min(size_, (offset + size + kAround - 1) / kAround * kAround);
+    if (size > 0) {  // only advice: it does not matter whether it is taken
+      ::madvise(static_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+    }
+  }
 
  private:
   void* data_;

@@ -9,6 +9,7 @@ find_package(CLI11 CONFIG REQUIRED)
 find_package(dnnl CONFIG REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 
 if(CARTESIAN_MPI)
   find_package(MPI COMPONENTS CXX)

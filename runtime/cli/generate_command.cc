@@ -8,7 +8,7 @@
 #include "comm/collectives.h"
 #include "runtime/cli/command.h"
 #include "runtime/cli/loaded_model.h"
-#include "runtime/data/tokenizer.h"
+#include "runtime/data/text_decoder.h"
 #include "runtime/train/generate.h"
 
 namespace cartesian {
@@ -45,20 +45,20 @@ int generate_text(const Options& options, Job& job) {
   std::vector<std::int32_t> prompt = {
       tokenizer->end_of_document()};  // a document begins after the end of another
   tokenizer->encode(options.prompt, prompt);
-  const auto print = [&](std::span<const std::int32_t> ids) {
+  TextDecoder decoder(*tokenizer);
+  const auto print = [&](const std::string& text) {
     if (job.is_root()) {
-      const std::string text = tokenizer->decode(ids);
       std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
     }
   };
-  print(prompt);
+  for (const std::int32_t id : prompt) {
+    print(decoder.add(id));
+  }
   return run_alive(job, [&] {
     generate(loaded.rank(), prompt, tokenizer->end_of_document(), options.generate,
-             [&](std::int32_t id) { print(std::span(&id, 1)); });
-    if (job.is_root()) {
-      fmt::print("\n");
-    }
+             [&](std::int32_t id) { print(decoder.add(id)); });
+    print(decoder.finish() + "\n");
     return kExitOk;
   });
 }

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -8,8 +10,11 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "runtime/cli/command.h"
+#include "runtime/data/sentencepiece.h"
 #include "runtime/data/tokenize.h"
+#include "runtime/data/tokenizer_training.h"
 #include "runtime/job.h"
 #include "runtime/train/progress.h"
 
@@ -19,81 +24,186 @@ namespace {
 
 struct Options {
   std::vector<std::string> texts;
-  std::string output;
+  std::vector<std::vector<std::string>> corpora;  ///< each a weight, then texts
+  std::string model;
+  bool train = false;
+  TokenizerTraining training;
+  TokenizeOptions tokenize;
   std::string encoding = "utf8";
-  double held_out = 0;
-  std::int64_t document_bytes = 16 << 10;
 };
 
-/// A live line on a terminal's standard error: share done, speed, time left.
-std::function<void(const TokenizeProgress&)> live_line(const Clock& clock) {
-  if (isatty(STDERR_FILENO) != 1) {
-    return {};
+/// Standard error says how far the work is: a live line on a terminal, else a line now and then.
+class ProgressLine {
+ public:
+  explicit ProgressLine(const Clock& clock)
+      : clock_(clock), live_(isatty(STDERR_FILENO) == 1), start_(clock.now()) {
+    next_ = start_ + interval();
   }
-  const Seconds start = clock.now();
-  return [&clock, start, next = start](const TokenizeProgress& progress) mutable {
-    const Seconds now = clock.now();
-    if (now < next && progress.bytes_done < progress.bytes_total) {
+
+  void show(const TokenizeProgress& progress) {
+    const Seconds now = clock_.now();
+    const bool last = live_ && progress.bytes_done == progress.bytes_total;
+    if (now < next_ && !last) {
       return;
     }
-    next = now + Seconds(0.2);
-    const double speed =
-        static_cast<double>(progress.bytes_done) / std::max(1e-3, (now - start).count());
-    const auto left = static_cast<double>(progress.bytes_total - progress.bytes_done);
-    fmt::print(stderr, "\rtokenizing {:3.0f}%  {}B/s  eta {}   ",
-               100.0 * static_cast<double>(progress.bytes_done) /
-                   static_cast<double>(progress.bytes_total),
-               format_count(speed), format_duration(left / speed));
-    if (progress.bytes_done == progress.bytes_total) {
+    next_ = now + interval();
+    const auto done = static_cast<double>(progress.bytes_done);
+    const auto total = static_cast<double>(progress.bytes_total);
+    const double speed = done / std::max(1e-3, (now - start_).count());
+    fmt::print(stderr, "{}tokenizing {:3.0f}%  {}B/s  eta {}{}", live_ ? "\r" : "",
+               100.0 * done / total, format_count(speed), format_duration((total - done) / speed),
+               live_ ? "   " : "\n");
+    if (last) {
       fmt::print(stderr, "\n");
     }
     std::fflush(stderr);
-  };
+  }
+
+ private:
+  Seconds interval() const { return live_ ? Seconds(0.2) : Seconds(5); }
+
+  const Clock& clock_;
+  bool live_;
+  Seconds start_;
+  Seconds next_{};
+};
+
+/// --corpus WEIGHT TEXT...
+void add_corpus(const std::vector<std::string>& words, TokenizeOptions& options) {
+  const std::string& text = words.front();
+  Corpus corpus{.texts = words.size() - 1};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), corpus.weight);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw ConfigError(
+        fmt::format("--corpus {}: a weight must come first, then texts", quote(text)));
+  }
+  if (corpus.texts == 0) {
+    throw ConfigError(fmt::format("--corpus {}: texts must follow the weight", text));
+  }
+  options.corpora.push_back(corpus);
+  options.texts.insert(options.texts.end(), words.begin() + 1, words.end());
 }
 
-int tokenize(const Options& options) {
+std::unique_ptr<Tokenizer> make_tokenizer(FileSystem& files, const Options& options,
+                                          const Clock& clock) {
+  if (!options.model.empty()) {
+    return make_sentencepiece_tokenizer(files.read(options.model), options.model);
+  }
+  if (!options.train) {
+    return make_byte_tokenizer();
+  }
+  const Seconds start = clock.now();
+  fmt::print(stderr, "training a vocabulary of {}\n", options.training.vocabulary);
+  auto tokenizer = train_tokenizer(files, options.tokenize, options.training);
+  fmt::print(stderr, "trained in {}\n", format_duration((clock.now() - start).count()));
+  return tokenizer;
+}
+
+int tokenize(Options options) {
   const auto files = make_posix_file_system();
-  const auto tokenizer = make_byte_tokenizer();
   const SteadyClock clock;
-  const TokenizeResult result =
-      tokenize_texts(*files, *tokenizer,
-                     {.texts = {options.texts.begin(), options.texts.end()},
-                      .prefix = options.output,
-                      .encoding = parse_text_encoding(options.encoding),
-                      .held_out = options.held_out,
-                      .document_bytes = options.document_bytes,
-                      .progress = live_line(clock)});
-  fmt::print("{}: {} documents, {} tokens\n", options.output, result.documents, result.tokens);
-  if (options.held_out > 0) {
-    fmt::print("{}: {} documents, {} tokens\n", held_out_prefix(options.output).string(),
+  options.tokenize.encoding = parse_text_encoding(options.encoding);
+  if (options.tokenize.encoding == TextEncoding::bytes &&
+      (options.train || !options.model.empty())) {
+    throw ConfigError("--encoding bytes: SentencePiece reads UTF-8 only");
+  }
+  options.tokenize.texts.assign(options.texts.begin(), options.texts.end());
+  for (const std::vector<std::string>& corpus : options.corpora) {
+    add_corpus(corpus, options.tokenize);
+  }
+  const auto tokenizer = make_tokenizer(*files, options, clock);
+  ProgressLine line(clock);
+  options.tokenize.progress = [&](const TokenizeProgress& progress) { line.show(progress); };
+  const TokenizeResult result = tokenize_texts(*files, *tokenizer, options.tokenize);
+  const Path& prefix = options.tokenize.prefix;
+  fmt::print("{}: {} documents, {} tokens of a vocabulary of {}\n", prefix.string(),
+             result.documents, result.tokens, tokenizer->vocabulary());
+  if (options.tokenize.held_out > 0) {
+    fmt::print("{}: {} documents, {} tokens\n", held_out_prefix(prefix).string(),
                result.held_out_documents, result.held_out_tokens);
   }
   return kExitOk;
+}
+
+void add_text_options(CLI::App& command, Options& options) {
+  CLI::Option_group* texts = command.add_option_group("Texts");
+  texts->require_option(1);
+  texts->add_option("texts", options.texts, "Text files, one after the other");
+  texts
+      ->add_option(
+          "--corpus", options.corpora,
+          "Instead: a weight and text files, once for each corpus. Corpora are mixed so that "
+          "each has the share weight / (sum of weights) of the bytes of text: of as many as "
+          "all have together (without what is held out), and all the way through. A corpus is "
+          "read again, in another order, if that is more than it has, and in part if it is less")
+      ->expected(-1)
+      ->type_name("WEIGHT TEXT...");
+  command
+      .add_option("-o,--output", options.tokenize.prefix, "Prefix of the .bin/.idx pair to write")
+      ->required();
+  command.add_option("--encoding", options.encoding, "utf8 (checked) or bytes (anything)")
+      ->capture_default_str();
+  command
+      .add_option("--held-out", options.tokenize.held_out,
+                  "Share of the documents that goes to PREFIX-valid")
+      ->check(CLI::Range(0.0, 0.5));
+  command
+      .add_option("--document-bytes", options.tokenize.document_bytes,
+                  "Texts are cut into documents of at most this size, at a line end where there is "
+                  "one; a longer line is cut between two characters")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      .add_option("--seed", options.tokenize.seed,
+                  "Of the order in which corpora are mixed, and of the sample of --train-bytes")
+      ->capture_default_str();
+  command
+      .add_option("--threads", options.tokenize.threads,
+                  "All cores unless given; the result is the same")
+      ->check(CLI::Range(1, 1024));
+}
+
+void add_tokenizer_options(CLI::App& command, Options& options) {
+  CLI::Option* model =
+      command.add_option("--model", options.model,
+                         "SentencePiece model to tokenize with; bytes are tokens if there is none");
+  CLI::Option* vocabulary =
+      command
+          .add_option("--vocabulary", options.training.vocabulary,
+                      "Train a SentencePiece model of this size on the texts; it is written to "
+                      "PREFIX.tokenizer.model, too")
+          ->check(CLI::Range(2, 1 << 24))
+          ->excludes(model);
+  vocabulary->each([&options](const std::string&) { options.train = true; });
+  command.add_option("--model-type", options.training.model_type, "Of the model that is trained")
+      ->check(CLI::IsMember({"bpe", "unigram"}))
+      ->needs(vocabulary)
+      ->capture_default_str();
+  command
+      .add_option("--train-bytes", options.training.bytes,
+                  "Train it on a random sample of so many bytes at most; bounds memory")
+      ->check(CLI::PositiveNumber)
+      ->needs(vocabulary)
+      ->capture_default_str();
 }
 
 }  // namespace
 
 CommandFunction add_tokenize_command(CLI::App& app) {
   const auto options = std::make_shared<Options>();
+  options->tokenize.threads = threads_per_rank(0, Topology::single_node(1), 0);
   CLI::App* command =
       app.add_subcommand("tokenize", "Turn texts into tokens that train and eval read");
-  command->add_option("texts", options->texts, "Text files")->required();
-  command->add_option("-o,--output", options->output, "Prefix of the .bin/.idx pair to write")
-      ->required();
-  command->add_option("--encoding", options->encoding, "utf8 (checked) or bytes (anything)")
-      ->capture_default_str();
-  command
-      ->add_option("--held-out", options->held_out,
-                   "Share of the documents that goes to PREFIX-valid")
-      ->check(CLI::Range(0.0, 0.5));
-  command
-      ->add_option("--document-bytes", options->document_bytes,
-                   "Texts are cut into documents of about this size")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  add_text_options(*command, *options);
+  add_tokenizer_options(*command, *options);
   command->footer(
       "Examples:\n"
       "  cartesian tokenize book.txt notes.txt -o data/tokens/mine --held-out 0.05\n"
+      "  cartesian tokenize wiki.txt -o data/tokens/wiki --vocabulary 32000 --held-out 0.01\n"
+      "  cartesian tokenize new.txt -o data/tokens/new --model data/tokens/wiki.tokenizer.model\n"
+      "  cartesian tokenize --corpus 0.7 wiki/*.txt --corpus 0.3 books/*.txt -o data/tokens/mixed "
+      "\\\n"
+      "    --model tokenizer.model\n"
       "  cartesian tokenize dump.bin -o data/tokens/raw --encoding bytes");
   return [options] { return tokenize(*options); };
 }

@@ -1,96 +1,27 @@
 #include "runtime/data/tokenize.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
-#include <array>
-#include <cmath>
+#include <exception>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 
 #include "base/error.h"
-#include "base/json.h"
-#include "base/suggest.h"
-#include "runtime/data/document_splitter.h"
+#include "runtime/data/document_stream.h"
 #include "runtime/data/sources_writer.h"
 #include "runtime/data/staged_files.h"
 #include "runtime/data/token_file.h"
 #include "runtime/data/token_file_writer.h"
-#include "runtime/data/utf8.h"
 
 namespace cartesian {
 
 namespace {
 
-void check_options(const TokenizeOptions& options) {
-  if (options.texts.empty()) {
-    throw ConfigError("tokenize needs at least one text");
-  }
-  if (!(options.held_out >= 0.0 && options.held_out < 1.0)) {
-    throw ConfigError(
-        fmt::format("--held-out = {} is not a share within [0, 1)", options.held_out));
-  }
-  if (options.document_bytes < DocumentSplitter::kMinBytes ||
-      options.document_bytes > DocumentSplitter::kMaxBytes) {
-    throw ConfigError(fmt::format("--document-bytes = {} is not within [{}, {}]",
-                                  options.document_bytes, DocumentSplitter::kMinBytes,
-                                  DocumentSplitter::kMaxBytes));
-  }
-}
-
-/// The sum of the texts' sizes. Looks at all of them before any is read, so that a wrong last name
-/// does not cost the work on the first ones.
-std::int64_t check_texts(FileSystem& files, std::span<const Path> texts) {
-  std::set<Path> seen;
-  std::int64_t total = 0;
-  for (const Path& text : texts) {
-    if (!seen.insert(text.lexically_normal()).second) {
-      throw ConfigError(fmt::format("text {} is given twice", text.string()));
-    }
-    const std::uint64_t size = files.size(text);
-    if (size == 0) {
-      throw FormatError(fmt::format("text {} is empty", text.string()));
-    }
-    total += static_cast<std::int64_t>(size);
-  }
-  return total;
-}
-
-/// Throws if writing what bears `prefix` would destroy a text.
-void check_outputs(FileSystem& files, const Path& prefix, std::span<const Path> texts) {
-  for (const Path& output : {token_data_path(prefix), token_index_path(prefix),
-                             tokenizer_path(prefix), sources_path(prefix)}) {
-    for (const Path& name : {output, StagedFiles::temporary_name(output)}) {
-      const auto is_output = [&](const Path& text) { return files.same_file(text, name); };
-      const auto text = std::ranges::find_if(texts, is_output);
-      if (text != texts.end()) {
-        throw ConfigError(
-            fmt::format("text {} would be overwritten by {}: choose another name with --output",
-                        text->string(), name.string()));
-      }
-    }
-  }
-}
-
-void check_encoding(std::string_view document, std::size_t offset, const Path& text) {
-  if (const auto bad = find_invalid_utf8(document)) {
-    throw FormatError(
-        fmt::format("{}: byte {} (0x{:02X}) is not valid UTF-8; --encoding bytes takes any bytes",
-                    text.string(), offset + *bad,
-                    static_cast<unsigned>(static_cast<unsigned char>(document[*bad]))));
-  }
-}
-
-/// Whether document `index`, counted over all texts, is held out: every 1/share-th is, so that of
-/// n documents the nearest integer to n * share is.
-bool is_held_out(std::int64_t index, double share) {
-  const auto count_before = [&](std::int64_t documents) {
-    return std::floor(static_cast<double>(documents) * share + 0.5);
-  };
-  return count_before(index + 1) > count_before(index);
-}
+// Of text that is read before it is written, for each thread: so that all have work to share.
+constexpr std::int64_t kBatchBytes = std::int64_t{1} << 20;
 
 /// One of PREFIX and PREFIX-valid.
 class Output {
@@ -98,10 +29,10 @@ class Output {
   Output(StagedFiles& staged, const Path& prefix, const Tokenizer& tokenizer,
          std::span<const Path> texts)
       : tokens_(staged, prefix, tokenizer.vocabulary()), sources_(staged, prefix, texts) {
-    const auto file = staged.create(tokenizer_path(prefix));
-    file->append(tokenizer.to_json());
-    file->sync();
-    file->close();
+    write(staged, tokenizer_path(prefix), tokenizer.to_json());
+    if (!tokenizer.model_file().empty()) {
+      write(staged, tokenizer_model_path(prefix), tokenizer.model_file());
+    }
   }
 
   void add_document(std::span<const std::int32_t> ids, int source) {
@@ -117,6 +48,13 @@ class Output {
   std::int64_t tokens() const { return tokens_.tokens(); }
 
  private:
+  static void write(StagedFiles& staged, const Path& path, std::string_view contents) {
+    const auto file = staged.create(path);
+    file->append(contents);
+    file->sync();
+    file->close();
+  }
+
   TokenFileWriter tokens_;
   SourcesWriter sources_;
 };
@@ -125,30 +63,23 @@ class Output {
 class Outputs {
  public:
   Outputs(StagedFiles& staged, const Tokenizer& tokenizer, const TokenizeOptions& options)
-      : tokenizer_(tokenizer),
-        held_out_(options.held_out),
-        train_(staged, options.prefix, tokenizer, options.texts) {
+      : held_out_(options.held_out), train_(staged, options.prefix, tokenizer, options.texts) {
     if (held_out_ > 0.0) {
       valid_.emplace(staged, held_out_prefix(options.prefix), tokenizer, options.texts);
     }
   }
 
-  void add_document(std::string_view text, int source) {
-    ids_.clear();
-    tokenizer_.encode(text, ids_);
-    ids_.push_back(tokenizer_.end_of_document());
-    Output& output = is_held_out(documents_, held_out_) ? *valid_ : train_;
-    output.add_document(ids_, source);
-    ++documents_;
+  void add_document(std::span<const std::int32_t> ids, const TextDocument& document) {
+    (document.held_out ? *valid_ : train_).add_document(ids, document.source);
   }
 
   void finish() {
-    const std::int64_t held_out = result().held_out_documents;
-    if (valid_ && (held_out == 0 || held_out == documents_)) {
+    const auto [documents, tokens, held_out, held_out_tokens] = result();
+    if (valid_ && (documents == 0 || held_out == 0)) {
       throw ConfigError(fmt::format(
           "--held-out = {} of {} documents leaves {} to train on and {} held out; smaller "
           "documents (--document-bytes) or another share are needed",
-          held_out_, documents_, documents_ - held_out, held_out));
+          held_out_, documents + held_out, documents, held_out));
     }
     train_.finish();
     if (valid_) {
@@ -166,60 +97,107 @@ class Outputs {
   }
 
  private:
-  const Tokenizer& tokenizer_;
   double held_out_;
   Output train_;
   std::optional<Output> valid_;
-  std::vector<std::int32_t> ids_;  // scratch of add_document()
-  std::int64_t documents_ = 0;
+};
+
+/// Documents that are encoded together, by all threads.
+class Batch {
+ public:
+  Batch(const Tokenizer& tokenizer, const TokenizeOptions& options)
+      : options_(options), end_of_document_(tokenizer.end_of_document()) {
+    for (int thread = 0; thread < options.threads; ++thread) {
+      encoders_.push_back(tokenizer.make_encoder());
+    }
+  }
+
+  /// False if there are no more documents.
+  bool read(DocumentStream& documents) {
+    documents_.clear();
+    for (std::int64_t bytes = 0; bytes < kBatchBytes * options_.threads;) {
+      auto document = documents.next();
+      if (!document) {
+        break;
+      }
+      bytes += static_cast<std::int64_t>(document->text.size());
+      documents_.push_back(std::move(*document));
+    }
+    return !documents_.empty();
+  }
+
+  void encode() {
+    ids_.resize(std::max(ids_.size(), documents_.size()));
+    errors_.assign(documents_.size(), {});
+#pragma omp parallel for num_threads(options_.threads) schedule(dynamic)
+    for (std::size_t i = 0; i < documents_.size(); ++i) {
+      try {
+        encode(documents_[i], *encoders_[static_cast<std::size_t>(omp_get_thread_num())], ids_[i]);
+      } catch (...) {
+        errors_[i] = std::current_exception();
+      }
+    }
+    for (const std::exception_ptr& error : errors_) {
+      if (error) {
+        std::rethrow_exception(error);
+      }
+    }
+  }
+
+  std::span<const TextDocument> documents() const { return documents_; }
+  std::span<const std::int32_t> ids(std::size_t document) const { return ids_[document]; }
+
+ private:
+  void encode(const TextDocument& document, TextEncoder& encoder,
+              std::vector<std::int32_t>& ids) const {
+    check_encoding(options_.encoding, document.text, document.offset,
+                   options_.texts[static_cast<std::size_t>(document.source)]);
+    ids.clear();
+    encoder.encode(document.text, ids);
+    ids.push_back(end_of_document_);
+  }
+
+  const TokenizeOptions& options_;
+  std::int32_t end_of_document_;
+  std::vector<std::unique_ptr<TextEncoder>> encoders_;  // [threads]
+  std::vector<TextDocument> documents_;
+  std::vector<std::vector<std::int32_t>> ids_;  // of each document, and unused ones
+  std::vector<std::exception_ptr> errors_;
 };
 
 }  // namespace
 
-TextEncoding parse_text_encoding(std::string_view name) {
-  if (name == "utf8") {
-    return TextEncoding::utf8;
-  }
-  if (name == "bytes") {
-    return TextEncoding::bytes;
-  }
-  constexpr std::array<std::string_view, 2> kNames = {"utf8", "bytes"};
-  throw ConfigError(
-      fmt::format("--encoding {} is not utf8 or bytes{}", quote(name), did_you_mean(name, kNames)));
-}
-
-Path held_out_prefix(const Path& prefix) {
-  Path path = prefix;
-  return path += "-valid";
-}
-
 TokenizeResult tokenize_texts(FileSystem& files, const Tokenizer& tokenizer,
                               const TokenizeOptions& options) {
-  check_options(options);
-  TokenizeProgress progress{.bytes_total = check_texts(files, options.texts)};
-  check_outputs(files, options.prefix, options.texts);
-  check_outputs(files, held_out_prefix(options.prefix), options.texts);
+  TokenizeProgress progress{.bytes_total = check_tokenize_options(files, options)};
   if (options.prefix.has_parent_path()) {
     files.create_directories(options.prefix.parent_path());
   }
   StagedFiles staged(files);
   Outputs outputs(staged, tokenizer, options);
-  for (std::size_t source = 0; source < options.texts.size(); ++source) {
-    const Path& path = options.texts[source];
-    const auto text = files.map(path);
-    DocumentSplitter splitter(text->bytes(), options.document_bytes);
-    while (const auto document = splitter.next()) {
-      if (options.encoding == TextEncoding::utf8) {
-        check_encoding(document->text, document->offset, path);
-      }
-      outputs.add_document(document->text, static_cast<int>(source));
-      progress.bytes_done += static_cast<std::int64_t>(document->text.size());
+  const auto documents = open_documents(files, options);
+  for (Batch batch(tokenizer, options); batch.read(*documents);) {
+    batch.encode();
+    for (std::size_t i = 0; i < batch.documents().size(); ++i) {
+      const TextDocument& document = batch.documents()[i];
+      outputs.add_document(batch.ids(i), document);
+      document.forget();
+      progress.bytes_done += static_cast<std::int64_t>(document.text.size());
+      // A mixture may end with a part of a document more.
+      progress.bytes_total = std::max(progress.bytes_total, progress.bytes_done);
       if (options.progress) {
         options.progress(progress);
       }
     }
   }
   outputs.finish();
+  if (tokenizer.model_file().empty()) {  // one of another tokenizer would mislead
+    for (const Path& prefix : {options.prefix, held_out_prefix(options.prefix)}) {
+      if (files.exists(tokenizer_model_path(prefix))) {
+        files.remove_all(tokenizer_model_path(prefix));
+      }
+    }
+  }
   staged.publish();
   return outputs.result();
 }

@@ -5,9 +5,11 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/suggest.h"
+#include "runtime/data/sentencepiece.h"
 
 namespace cartesian {
 
@@ -46,27 +48,50 @@ class ByteTokenizer final : public Tokenizer {
     return fmt::format("{{\"kind\": \"{}\", \"vocabulary\": {}, \"end_of_document\": {}}}\n", kKind,
                        vocabulary(), end_of_document());
   }
+};
 
-  /// The numbers are there for other readers; here they can only be right or wrong.
-  static std::unique_ptr<Tokenizer> from_json(const json& root, const std::string& source) {
-    check_json_keys(root, {"kind", "vocabulary", "end_of_document"}, source);
-    auto tokenizer = std::make_unique<ByteTokenizer>();
-    const auto expect = [&](const char* key, std::int64_t value) {
-      json_integer(json_at(root, key, source), value, value, fmt::format("\"{}\"", key), source);
-    };
-    expect("vocabulary", tokenizer->vocabulary());
-    expect("end_of_document", tokenizer->end_of_document());
-    return tokenizer;
+std::unique_ptr<Tokenizer> byte_tokenizer(const json& root, const std::string& source) {
+  check_json_keys(root, {"kind", "vocabulary", "end_of_document"}, source);
+  return make_byte_tokenizer();
+}
+
+std::unique_ptr<Tokenizer> sentencepiece_tokenizer(const json& root, const std::string& source) {
+  check_json_keys(root, {"kind", "vocabulary", "end_of_document", "model"}, source);
+  const json& text = json_at(root, "model", source);
+  auto model = text.is_string() ? from_base64(text.get_ref<const std::string&>()) : std::nullopt;
+  if (!model) {
+    throw FormatError(fmt::format("{}: \"model\" is not a base64 string", source));
   }
+  return make_sentencepiece_tokenizer(std::move(*model), source);
+}
+
+class WithoutMemory final : public TextEncoder {
+ public:
+  explicit WithoutMemory(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  void encode(std::string_view text, std::vector<std::int32_t>& ids) override {
+    tokenizer_.encode(text, ids);
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
 };
 
 }  // namespace
+
+std::unique_ptr<TextEncoder> Tokenizer::make_encoder() const {
+  return std::make_unique<WithoutMemory>(*this);
+}
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
 
 Path tokenizer_path(const Path& prefix) {
   Path path = prefix;
   return path += ".tokenizer.json";
+}
+
+Path tokenizer_model_path(const Path& prefix) {
+  Path path = prefix;
+  return path += ".tokenizer.model";
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(FileSystem& files, const Path& path) {
@@ -77,11 +102,23 @@ std::unique_ptr<Tokenizer> load_tokenizer(FileSystem& files, const Path& path) {
     throw FormatError(fmt::format("{}: \"kind\" must be a string", source));
   }
   const auto& name = kind.get_ref<const std::string&>();
+  std::unique_ptr<Tokenizer> tokenizer;
   if (name == ByteTokenizer::kKind) {
-    return ByteTokenizer::from_json(root, source);
+    tokenizer = byte_tokenizer(root, source);
+  } else if (name == kSentencePieceKind) {
+    tokenizer = sentencepiece_tokenizer(root, source);
+  } else {
+    constexpr std::array kKinds = {ByteTokenizer::kKind, kSentencePieceKind};
+    throw FormatError(fmt::format("{}: unknown kind of tokenizer {}{}", source, quote(name),
+                                  did_you_mean(name, kKinds)));
   }
-  throw FormatError(fmt::format("{}: unknown kind of tokenizer {}{}", source, quote(name),
-                                did_you_mean(name, std::array{ByteTokenizer::kKind})));
+  // The numbers are there for other readers; here they can only be right or wrong.
+  const auto expect = [&](const char* key, std::int64_t value) {
+    json_integer(json_at(root, key, source), value, value, fmt::format("\"{}\"", key), source);
+  };
+  expect("vocabulary", tokenizer->vocabulary());
+  expect("end_of_document", tokenizer->end_of_document());
+  return tokenizer;
 }
 
 }  // namespace cartesian

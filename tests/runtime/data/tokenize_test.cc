@@ -8,10 +8,14 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "runtime/data/document_splitter.h"
+#include "runtime/data/sentencepiece.h"
 #include "runtime/data/sources_writer.h"
 #include "runtime/data/token_file.h"
+#include "runtime/data/tokenizer_training.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/faulty_file_system.h"
+#include "tests/support/sentencepiece_models.h"
 #include "tests/support/temporary_directory.h"
 
 namespace cartesian {
@@ -233,6 +237,93 @@ TEST_F(Tokenize, ReportsProgress) {
   EXPECT_TRUE(std::is_sorted(reports.begin(), reports.end(), [](const auto& a, const auto& b) {
     return a.bytes_done < b.bytes_done;
   }));
+}
+
+/// Texts of two sources, long enough for several batches of documents.
+std::string words(std::size_t bytes, std::size_t step) {
+  const std::vector<std::string> lines = test::training_lines();
+  std::string text;
+  for (std::size_t i = 0; text.size() < bytes; i += step) {
+    text += lines[i % lines.size()] + "\n";
+  }
+  return text;
+}
+
+TEST_F(Tokenize, WithSentencePieceIsTheSameForAnyThreads) {
+  options_.texts = {write("a", words(4 << 20, 1)), write("b", words(1 << 20, 7))};
+  options_.held_out = 0.1;
+  const auto tokenizer = make_sentencepiece_tokenizer(test::trained_model({}), "m");
+  std::vector<Names> written;
+  for (const int threads : {1, 3}) {
+    options_.threads = threads;
+    tokenize_texts(*files_, *tokenizer, options_);
+    Names& contents = written.emplace_back();
+    const Names names = files_->list(out_.path());
+    EXPECT_EQ(names.size(), 10U);
+    for (const std::string& name : names) {
+      contents.push_back(files_->read(out_ / name));
+    }
+  }
+  EXPECT_TRUE(written[0] == written[1]);
+
+  const auto tokens = tokens_of(options_.prefix);
+  std::string joined;
+  for (auto begin = tokens.begin(); begin != tokens.end();) {
+    const auto end = std::find(begin, tokens.end(), tokenizer->end_of_document());
+    ASSERT_NE(end, tokens.end());
+    joined += tokenizer->decode({begin, end}) + "\n";  // its default rules remove line ends
+    begin = end + 1;
+  }
+  EXPECT_TRUE(joined.starts_with(test::training_lines()[0].substr(0, 20)));
+}
+
+TEST_F(Tokenize, RefusesTheFirstBadTextForAnyThreads) {
+  std::string text = words(3 << 20, 1);
+  text[40000] = '\xFF';
+  text[2000000] = '\xFE';
+  options_.texts = {write("a", text)};
+  for (const int threads : {1, 4}) {
+    options_.threads = threads;
+    expect_refused<FormatError>({"byte 40000 (0xFF)"});
+  }
+}
+
+TEST_F(Tokenize, TrainsOnWhatIsNotHeldOut) {
+  const std::string all_text = words(200000, 1);
+  options_.texts = {write("a", all_text)};
+  options_.held_out = 0.5;
+  const auto all = train_tokenizer(*files_, options_, {.vocabulary = 300});
+  EXPECT_EQ(all->vocabulary(), 300);
+  EXPECT_EQ(train_tokenizer(*files_, options_, {.vocabulary = 300})->to_json(), all->to_json());
+  // What is held out does not matter: in every second document another word comes instead.
+  std::string text;
+  DocumentSplitter splitter(std::as_bytes(std::span(all_text)), options_.document_bytes);
+  for (int i = 0; const auto document = splitter.next(); ++i) {
+    text += i % 2 == 1 ? document->text : std::string(document->text.size() - 1, 'z') + "\n";
+  }
+  options_.texts = {write("a", text)};
+  EXPECT_EQ(train_tokenizer(*files_, options_, {.vocabulary = 300})->to_json(), all->to_json());
+
+  tokenize_texts(*files_, *all, options_);
+  EXPECT_TRUE(files_->exists(tokenizer_model_path(options_.prefix)));
+  EXPECT_EQ(files_->read(tokenizer_model_path(options_.prefix)), all->model_file());
+  tokenize();  // with bytes: the other tokenizer's model goes
+  EXPECT_FALSE(files_->exists(tokenizer_model_path(options_.prefix)));
+}
+
+TEST_F(Tokenize, TrainsOnASampleThatDependsOnTheSeedOnly) {
+  options_.texts = {write("a", words(400000, 1) + words(400000, 7))};
+  options_.document_bytes = 1000;
+  const auto train = [&](std::int64_t bytes) {
+    return train_tokenizer(*files_, options_, {.vocabulary = 300, .bytes = bytes})->to_json();
+  };
+  const std::string sample = train(20000);
+  EXPECT_EQ(train(20000), sample);
+  EXPECT_NE(train(800000), sample);
+  options_.seed = 2;
+  EXPECT_NE(train(20000), sample);
+  options_.texts = {write("a", "fine\n"), write("bad", "fine then \xE4\n")};
+  expect_error<FormatError>([&] { train(20000); }, {"bad", "byte 10", "UTF-8"});
 }
 
 TEST_F(Tokenize, AFullDiskLeavesNothingBehind) {
