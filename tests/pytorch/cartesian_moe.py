@@ -18,6 +18,14 @@ from torch import nn
 from torch.nn import functional
 
 
+# Keys of config.json that do not change the mathematics, or only from values that `cartesian` refuses.
+PASSED_OVER = {
+    "architectures", "bos_token_id", "eos_token_id", "hidden_act", "initial_moe_layer", "initializer_range",
+    "interleave_moe_layer", "model_type", "num_key_value_heads", "pad_token_id", "pretraining_tp", "torch_dtype",
+    "transformers_version", "use_cache",
+}
+
+
 @dataclasses.dataclass
 class Config:
     """The keys of config.json that the mathematics depends on; the defaults are those of absent keys."""
@@ -44,6 +52,9 @@ class Config:
     def read(cls, path):
         values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(cls)}
+        others = {key for key, value in values.items() if value and key not in known | PASSED_OVER}
+        if others:  # they may say something about the mathematics
+            raise ValueError(f"{path}: {', '.join(sorted(others))}: not known here")
         return cls(**{key: value for key, value in values.items() if key in known and value is not None})
 
     def is_hashed(self):

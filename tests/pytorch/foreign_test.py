@@ -40,8 +40,10 @@ SMALLEST_GAP = 1e-5
 def random_tensors(config, seed=20):
     """Weights with which every part of the model matters: outputs of order one, norms and biases off their defaults."""
     generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):  # names and shapes are enough
+        shapes = CartesianMoe(config).state_dict()
     tensors = {}
-    for name, parameter in CartesianMoe(config).state_dict().items():
+    for name, parameter in shapes.items():
         noise = torch.randn(parameter.shape, generator=generator)
         if parameter.dim() == 2:
             tensors[name] = noise / parameter.shape[1] ** 0.5
