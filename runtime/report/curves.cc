@@ -57,7 +57,7 @@ ordered_json column_json(const ScalarTable::Column& column, std::size_t points) 
     max.push_back(extremes.count == 0 ? ordered_json() : short_number(extremes.max));
   }
   ordered_json json = {{"mean", std::move(mean)}};
-  if (points < rows && !column.key.starts_with("phase_s.")) {
+  if (min != max && !column.key.starts_with("phase_s.")) {
     json["min"] = std::move(min);
     json["max"] = std::move(max);
   }

@@ -13,7 +13,7 @@ nlohmann::ordered_json short_number(double value);
 
 /// {"step": [last step of each stretch], "seconds": [time of all steps up to there],
 ///  "columns": {key: {"mean": [], "min": [], "max": []}}}, of at most `points` stretches. Extremes
-/// are left out where a stretch is one step, and of phases, whose means are what adds up.
+/// are left out where they are the means throughout, and of phases, whose means are what adds up.
 nlohmann::ordered_json curves_json(const ScalarTable& table, std::size_t points);
 
 /// {"median": {key: value}, "seconds": of all steps}: what a person compares runs by, from every

@@ -18,7 +18,7 @@ namespace {
 using nlohmann::ordered_json;
 
 // What all runs of a page share.
-constexpr std::size_t kPoints = 2400;     // of each curve
+constexpr std::size_t kPoints = 1600;     // of each curve
 constexpr std::size_t kNumbers = 120000;  // of loads, and of pairs
 
 ordered_json run_json(const RunData& run, std::size_t runs) {

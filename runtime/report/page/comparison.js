@@ -63,7 +63,7 @@ function tiles(run) {
     perplexity !== null ? tile('Held-out perplexity', fixed(perplexity, 3), run.summary ? null : `loss ${fixed(lastOf(run, 'validations', 'valid_loss'), 4)}`, run.summary && perplexityBars(run, perplexity))
       : tile('Training loss', fixed(lately(run, 'loss'), 4), 'mean of the last steps'),
     tile('Speed', `${compact(median.tokens_per_s)} tokens/s`, `median · ${shortTime(median.step_s)} a step · ${percent(median.exchange_share)} in exchange`),
-    experts > 0 && tile('Experts in use', `${experts - dead} of ${experts}`, dead ? `${dead} dead` : 'none dead'),
+    experts > 0 && tile('Experts in use', number(experts - dead, 7), `of ${number(experts, 7)}, ${dead ? `${number(dead, 7)} dead` : 'none dead'}`),
     experts > 0 && tile('Balancedness', fixed(lately(run, 'balancedness'), 2), 'of the last steps; 1 is even'),
     tile('Training time', duration(run.totals.seconds), `${number(run.last_step, 7)} steps · ${compact(seen)} tokens`));
 }

@@ -71,7 +71,7 @@ function deadCard(run) {
   const last = history.loads.step.length - 1;
   return card('Dead experts', 'Experts without a token in an interval of steps, by sub-layer: now, at worst, and for how much of the run there were any.',
     html('div', { class: 'scroll' }, html('table', { class: 'figures' },
-      html('thead', {}, html('tr', {}, ['sub-layer', 'now', 'most', 'part of the run'].map(text => html('th', { scope: 'col', text })))),
+      html('thead', {}, html('tr', {}, ['sub-layer', 'now', 'most', 'of the run'].map(text => html('th', { scope: 'col', text })))),
       html('tbody', {}, rows.map(({ name, counts }) => html('tr', {}, html('th', { scope: 'row', text: name }),
         html('td', { text: `${counts[last]} of ${history.experts}` }), html('td', { text: String(Math.max(...counts)) }),
         html('td', { text: percent(counts.filter(count => count > 0).length / counts.length) })))))));

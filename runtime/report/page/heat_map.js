@@ -49,11 +49,11 @@ function heatMap(spec) {
   const place = html('div', { class: 'plot heat' });
   const draw = width => {
     const now = typeof spec === 'function' ? spec() : spec;
-    const left = Math.max(...now.rowTicks.map(([, text]) => text.length)) * 6.6 + 10, bottom = 20;
+    const left = Math.max(...now.rowTicks.map(([, text]) => text.length)) * 6.6 + 10, top = 5, bottom = 20;
     const cell = now.cell(width - left - 1);
     const inner = { width: cell.width * now.columns, height: cell.height * now.rows };
     const ratio = Math.min(3, devicePixelRatio || 1);
-    const height = inner.height + bottom;
+    const height = top + inner.height + bottom;
     const canvas = html('canvas', { role: 'img', tabindex: 0, 'aria-label': now.label, width: Math.round(width * ratio), height: Math.round(height * ratio) });
     canvas.style.width = `${width}px`;
     canvas.style.height = `${height}px`;
@@ -64,16 +64,16 @@ function heatMap(spec) {
     for (let row = 0; row < now.rows; ++row) {
       for (let column = 0; column < now.columns; ++column) {
         context.fillStyle = `rgb(${color(now.ratio(row, column)).join()})`;
-        const x = snap(left + column * cell.width), y = snap(row * cell.height);
+        const x = snap(left + column * cell.width), y = snap(top + row * cell.height);
         const gap = cell.gap || 0;
-        context.fillRect(x, y, snap(left + (column + 1) * cell.width) - x - (cell.width > 6 ? gap : 0), snap((row + 1) * cell.height) - y - (cell.height > 6 ? 1 : 0));
+        context.fillRect(x, y, snap(left + (column + 1) * cell.width) - x - (cell.width > 6 ? gap : 0), snap(top + (row + 1) * cell.height) - y - (cell.height > 6 ? 1 : 0));
       }
     }
     context.fillStyle = cssColor('--muted');
     context.font = `11px ${getComputedStyle(document.body).fontFamily}`;
     context.textAlign = 'right';
     context.textBaseline = 'middle';
-    for (const [row, text] of now.rowTicks) context.fillText(text, left - 6, (row + 0.5) * cell.height);
+    for (const [row, text] of now.rowTicks) context.fillText(text, left - 6, top + (row + 0.5) * cell.height);
     context.textBaseline = 'alphabetic';
     let free = -Infinity;
     for (const [column, text] of now.columnTicks(inner.width)) {
@@ -81,22 +81,22 @@ function heatMap(spec) {
       const at = Math.min(Math.max(left + (column + 0.5) * cell.width, left + half), width - half);
       if (at - half < free + 10) continue;
       context.textAlign = 'center';
-      context.fillText(text, at, inner.height + 15);
+      context.fillText(text, at, top + inner.height + 15);
       free = at + half;
     }
-    attachCells(canvas, now, left, cell);
+    attachCells(canvas, now, { left, top, cell });
     place.replaceChildren(canvas);
   };
   drawing(place, draw);
   return place;
 }
 
-function attachCells(canvas, now, left, cell) {
+function attachCells(canvas, now, { left, top, cell }) {
   let at = [0, now.columns - 1];
   const show = (x, y) => { const [title, rows] = now.read(...at); showTooltip(x, y, title, rows); };
   canvas.addEventListener('pointermove', event => {
     const box = canvas.getBoundingClientRect();
-    const row = Math.floor((event.clientY - box.top) / cell.height), column = Math.floor((event.clientX - box.left - left) / cell.width);
+    const row = Math.floor((event.clientY - box.top - top) / cell.height), column = Math.floor((event.clientX - box.left - left) / cell.width);
     if (row < 0 || row >= now.rows || column < 0 || column >= now.columns) { hideTooltip(); return; }
     at = [row, column];
     show(event.clientX, event.clientY);
@@ -109,7 +109,7 @@ function attachCells(canvas, now, left, cell) {
     event.preventDefault();
     at = [Math.max(0, Math.min(now.rows - 1, at[0] + move[0])), Math.max(0, Math.min(now.columns - 1, at[1] + move[1]))];
     const box = canvas.getBoundingClientRect();
-    show(box.left + left + (at[1] + 0.5) * cell.width, box.top + (at[0] + 0.5) * cell.height);
+    show(box.left + left + (at[1] + 0.5) * cell.width, box.top + top + (at[0] + 0.5) * cell.height);
   });
 }
 

@@ -118,8 +118,9 @@ function drawSeries(root, series, frame) {
   const raw = points(series.y);
   if (series.points) {
     root.append(svg('path', { class: 'line', d: pathOf(raw), style: `stroke:${series.color}` }));
+    if (raw.length > 60) return;  // so many that they would hide the line
     for (const point of raw) {
-      if (point) root.append(svg('circle', { class: 'point', cx: point[0], cy: point[1], r: raw.length > 60 ? 2 : 3.5, style: `fill:${series.color}` }));
+      if (point) root.append(svg('circle', { class: 'point', cx: point[0], cy: point[1], r: 3.5, style: `fill:${series.color}` }));
     }
     return;
   }
@@ -127,7 +128,7 @@ function drawSeries(root, series, frame) {
     const low = points(series.min).filter(Boolean), high = points(series.max).filter(Boolean);
     root.append(svg('path', { class: 'band', d: `${pathOf(high)}${pathOf(low.reverse()).replace('M', 'L')}Z`, style: `fill:${series.color}` }));
   }
-  if (series.smooth === false) {
+  if (series.smooth === false && !series.min) {
     root.append(svg('path', { class: 'line', d: pathOf(raw), style: `stroke:${series.color}` }));
     return;
   }
