@@ -66,22 +66,23 @@ void pack_rows(View<T> from, std::int64_t depth, std::int64_t width, float* to) 
   }
 }
 
-/// to[p * kWidth + r] = from[r, p]: `width` <= kWidth rows of `depth` columns, the rest zero.
+/// to[p * kWidth + r] = from[r, p]: `width` <= kWidth rows of `depth` columns, the rest zero. May
+/// write up to kLanes floats more.
 template <int kWidth, class T>
 void pack_columns(View<T> from, std::int64_t depth, std::int64_t width, float* to) {
-  constexpr std::int64_t kSquare = kLanes;
   std::int64_t p = 0;
-  for (; p + kSquare <= depth; p += kSquare) {
-    for (std::int64_t r = 0; r < kWidth; r += kSquare) {
-      Lanes square[kLanes] = {};
-      for (std::int64_t i = 0; i < std::min(kSquare, width - r); ++i) {
-        square[i] = load_floats(from.at(r + i, p));
+  for (; p + kLanes <= depth; p += kLanes) {
+    for (std::int64_t r = 0; r < kWidth; r += kLanes) {
+      Lanes square[kLanes];
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < kLanes; ++i) {
+        square[i] = i < kWidth - r && r + i < width ? load_floats(from.at(r + i, p)) : Lanes{};
       }
       transpose_lanes(square);
-      const auto bytes =
-          static_cast<std::size_t>(std::min<std::int64_t>(kSquare, kWidth - r)) * sizeof(float);
-      for (std::int64_t i = 0; i < kSquare; ++i) {
-        std::memcpy(to + (p + i) * kWidth + r, &square[i], bytes);
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < kLanes; ++i) {
+        // What goes beyond kWidth is overwritten by the next row.
+        store_lanes(to + (p + i) * kWidth + r, square[i]);
       }
     }
   }
@@ -156,16 +157,17 @@ struct Multiply {
     return kBlockRows * (depth_of(product.k) + (kRounds ? task_columns : 0)) + kLanes;
   }
 
+  /// Panels of kTileRows rows of A, one after the other.
   void pack_a(const Part& part, std::int64_t begin, std::int64_t depth, float* to) const {
     for (std::int64_t r = 0; r < part.rows; r += kTileRows) {
+      const std::int64_t row = part.row + r;
       const std::int64_t rows = std::min<std::int64_t>(kTileRows, part.rows - r);
-      float* panel = to + r * depth;
       if (product.a_order == Order::plain) {
-        pack_columns<kTileRows>(View<A>{a + (part.row + r) * product.k + begin, product.k}, depth,
-                                rows, panel);
+        pack_columns<kTileRows>(View<A>{a + row * product.k + begin, product.k}, depth, rows,
+                                to + r * depth);
       } else {
-        pack_rows<kTileRows>(View<A>{a + begin * product.m + part.row + r, product.m}, depth, rows,
-                             panel);
+        pack_rows<kTileRows>(View<A>{a + begin * product.m + row, product.m}, depth, rows,
+                             to + r * depth);
       }
     }
   }
@@ -184,11 +186,15 @@ struct Multiply {
       const float* panels = b + begin * round_up(product.n, kTileColumns) + part.column * depth;
       for (std::int64_t j = 0; j < part.columns; j += kTileColumns) {
         for (std::int64_t r = 0; r < part.rows; r += kTileRows) {
+          const std::int64_t rows = std::min<std::int64_t>(kTileRows, part.rows - r);
+          float* corner = to.data + r * to.stride + j;
+          for (std::int64_t i = 0; i < rows; ++i) {
+            __builtin_prefetch(corner + i * to.stride, 1);
+          }
           Tile tile;
           multiply_panels(scratch + r * depth, panels + j * depth, depth, tile);
-          store_tile(tile, std::min<std::int64_t>(kTileRows, part.rows - r),
-                     std::min(kTileColumns, part.columns - j),
-                     {to.data + r * to.stride + j, to.stride, to.accumulate});
+          store_tile(tile, rows, std::min(kTileColumns, part.columns - j),
+                     {corner, to.stride, to.accumulate});
         }
       }
       to.accumulate = true;
