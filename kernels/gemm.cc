@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "kernels/block_gemm.h"
 #include "kernels/onednn.h"
 
 namespace cartesian {
@@ -53,8 +54,33 @@ void for_pieces(std::int64_t rows, Body body) {
   }
 }
 
+using block_gemm::Order;
+
+// A packed B is oneDNN's where that multiplies the dtype, else block_gemm's.
+
+std::size_t packed_bytes(DType dtype, std::int64_t k, std::int64_t n) {
+  return onednn::multiplies(dtype)
+             ? onednn::packed_bytes(dtype, k, n)
+             : static_cast<std::size_t>(block_gemm::packed_floats(k, n)) * sizeof(float);
+}
+
+void pack(const Context& context, const Tensor& b, Order order, DType dtype, void* packed) {
+  if (onednn::multiplies(dtype)) {
+    const auto source = order == Order::plain ? onednn::Source::plain : onednn::Source::transposed;
+    onednn::pack(context, b, source, dtype, packed);
+  } else {
+    block_gemm::pack(context, b, order, dtype, static_cast<float*>(packed));
+  }
+}
+
 /// y [rows, n] = x [rows, k] B.
 void multiply(const Context& context, const Tensor& x, const void* packed_b, const Tensor& y) {
+  if (!onednn::multiplies(x.dtype())) {
+    block_gemm::multiply(
+        context, {.m = x.rows(), .n = y.cols(), .k = x.cols(), .a = x.dtype(), .c = y.dtype()},
+        x.raw(), static_cast<const float*>(packed_b), y.raw());
+    return;
+  }
   for_pieces(x.rows(), [&](std::int64_t begin, std::int64_t count) {
     const onednn::Matmul sizes{
         .m = count, .n = y.cols(), .k = x.cols(), .inputs = x.dtype(), .output = y.dtype()};
@@ -63,16 +89,16 @@ void multiply(const Context& context, const Tensor& x, const void* packed_b, con
   });
 }
 
-/// dw += dy^T x. Both operands are brought into the product's own layout first: oneDNN multiplies a
-/// transposed A no faster, and may then split the sum over rows among threads, which would change
-/// its bits.
-void add_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x,
-                         const Tensor& dw) {
+/// dw += dy^T x, through oneDNN. Both operands are brought into the product's own layout first: it
+/// multiplies a transposed A no faster, and may then split the sum over rows among threads, which
+/// would change its bits.
+void add_piece_of_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x,
+                                  const Tensor& dw) {
   const ArenaScope scope(context.scratch);
   const Tensor dy_transposed = context.scratch.tensor(dy.dtype(), {dy.cols(), dy.rows()});
   onednn::transpose(context, dy, dy_transposed);
-  void* packed_x = context.scratch.allocate(onednn::packed_bytes(x.dtype(), x.rows(), x.cols()));
-  onednn::pack(context, x, onednn::Source::plain, x.dtype(), packed_x);
+  void* packed_x = context.scratch.allocate(packed_bytes(x.dtype(), x.rows(), x.cols()));
+  pack(context, x, Order::plain, x.dtype(), packed_x);
   const onednn::Matmul sizes{.m = dy.cols(),
                              .n = x.cols(),
                              .k = x.rows(),
@@ -80,6 +106,28 @@ void add_weight_gradient(const Context& context, const Tensor& dy, const Tensor&
                              .output = DType::f32,
                              .accumulate = true};
   onednn::matmul(context, sizes, dy_transposed.raw(), packed_x, dw.raw());
+}
+
+/// dw += dy^T x.
+void add_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x,
+                         const Tensor& dw) {
+  if (onednn::multiplies(x.dtype())) {
+    for_pieces(x.rows(), [&](std::int64_t begin, std::int64_t count) {
+      add_piece_of_weight_gradient(context, dy.slice(begin, count), x.slice(begin, count), dw);
+    });
+    return;
+  }
+  const ArenaScope scope(context.scratch);
+  void* packed_x = context.scratch.allocate(packed_bytes(x.dtype(), x.rows(), x.cols()));
+  pack(context, x, Order::plain, x.dtype(), packed_x);
+  block_gemm::multiply(context,
+                       {.m = dy.cols(),
+                        .n = x.cols(),
+                        .k = x.rows(),
+                        .a = dy.dtype(),
+                        .a_order = Order::transposed,
+                        .accumulate = true},
+                       dy.raw(), static_cast<const float*>(packed_x), dw.raw());
 }
 
 bool is_matrix(const Tensor& tensor, std::int64_t rows, std::int64_t cols) {
@@ -109,12 +157,11 @@ void PackedWeight::pack(const Context& context, const Tensor& weight, DType dtyp
   impl.out_features = weight.rows();
   impl.in_features = weight.cols();
   impl.dtype = dtype;
-  impl.forward.resize(onednn::packed_bytes(dtype, impl.in_features, impl.out_features));
-  onednn::pack(context, weight, onednn::Source::transposed, dtype, impl.forward.data());
-  impl.backward.resize(
-      for_backward ? onednn::packed_bytes(dtype, impl.out_features, impl.in_features) : 0);
+  impl.forward.resize(packed_bytes(dtype, impl.in_features, impl.out_features));
+  cartesian::pack(context, weight, Order::transposed, dtype, impl.forward.data());
+  impl.backward.resize(for_backward ? packed_bytes(dtype, impl.out_features, impl.in_features) : 0);
   if (for_backward) {
-    onednn::pack(context, weight, onednn::Source::plain, dtype, impl.backward.data());
+    cartesian::pack(context, weight, Order::plain, dtype, impl.backward.data());
   }
 }
 
@@ -153,9 +200,7 @@ void linear_backward_weight(const Context& context, const Tensor& dy, const Tens
       "linear_backward_weight: dy [rows, out], x [rows, in], dw [out, in]");
   check(dy.dtype() == x.dtype() && dw.dtype() == DType::f32,
         "linear_backward_weight: dy and x of one dtype, dw float32");
-  for_pieces(rows, [&](std::int64_t begin, std::int64_t count) {
-    add_weight_gradient(context, dy.slice(begin, count), x.slice(begin, count), dw);
-  });
+  add_weight_gradient(context, dy, x, dw);
 }
 
 }  // namespace cartesian

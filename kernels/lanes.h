@@ -70,7 +70,7 @@ float reduce_lanes(Lanes value, const Op& op) {
 /// Transposes a square of kLanes rows in registers: off-diagonal squares of kWidth lanes change
 /// places, then those of half the width, and so on.
 template <int kWidth = kLanes / 2>
-void transpose_lanes(Lanes (&rows)[kLanes]) {
+[[gnu::always_inline]] inline void transpose_lanes(Lanes (&rows)[kLanes]) {
   for (int r = 0; r < kLanes; ++r) {
     if ((r & kWidth) == 0) {
       lanes_detail::swap_squares<kWidth>(rows[r], rows[r + kWidth], lanes_detail::Indices());

@@ -12,6 +12,11 @@
 
 namespace cartesian::onednn {
 
+/// Whether this processor multiplies matrices of `dtype` well here: float32 needs AVX-512, without
+/// which a sum may be split among threads, and bfloat16 its instructions, without which it is slow
+/// or impossible. Where not, see block_gemm.h; only transpose() may be called.
+bool multiplies(DType dtype);
+
 /// C [m, n] = A [m, k] B [k, n], or C += A B; A row-major, B packed, C row-major.
 struct Matmul {
   std::int64_t m = 0;
