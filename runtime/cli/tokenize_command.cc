@@ -3,9 +3,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <condition_variable>
 #include <cstdio>
 #include <memory>
+#include <mutex>
+#include <stop_token>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/clock.h"
@@ -68,6 +72,37 @@ class ProgressLine {
   Seconds next_{};
 };
 
+/// Says every so often how long training has taken: it cannot tell how far it is.
+class TrainingLine {
+ public:
+  TrainingLine(const Clock& clock, std::int64_t vocabulary)
+      : clock_(clock),
+        live_(isatty(STDERR_FILENO) == 1),
+        vocabulary_(vocabulary),
+        start_(clock.now()),
+        ticker_([this](const std::stop_token& stop) { run(stop); }) {}
+
+ private:
+  void run(const std::stop_token& stop) {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    std::condition_variable_any ended;
+    do {
+      fmt::print(stderr, "{}training a vocabulary of {}  {}{}", live_ ? "\r" : "", vocabulary_,
+                 format_duration((clock_.now() - start_).count()), live_ ? "   " : "\n");
+      std::fflush(stderr);
+      ended.wait_for(lock, stop, live_ ? Seconds(1) : Seconds(30), [] { return false; });
+    } while (!stop.stop_requested());
+    fmt::print(stderr, "{}", live_ ? "\n" : "");
+  }
+
+  const Clock& clock_;
+  bool live_;
+  std::int64_t vocabulary_;
+  Seconds start_;
+  std::jthread ticker_;  // last: it uses the others
+};
+
 /// --corpus WEIGHT TEXT...
 void add_corpus(const std::vector<std::string>& words, TokenizeOptions& options) {
   const std::string& text = words.front();
@@ -92,11 +127,9 @@ std::unique_ptr<Tokenizer> make_tokenizer(FileSystem& files, const Options& opti
   if (!options.train) {
     return make_byte_tokenizer();
   }
-  const Seconds start = clock.now();
-  fmt::print(stderr, "training a vocabulary of {}\n", options.training.vocabulary);
-  auto tokenizer = train_tokenizer(files, options.tokenize, options.training);
-  fmt::print(stderr, "trained in {}\n", format_duration((clock.now() - start).count()));
-  return tokenizer;
+  check_tokenize_options(files, options.tokenize);  // before there is a line on the screen
+  const TrainingLine line(clock, options.training.vocabulary);
+  return train_tokenizer(files, options.tokenize, options.training);
 }
 
 int tokenize(Options options) {

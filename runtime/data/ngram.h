@@ -20,14 +20,21 @@ namespace cartesian {
 /// Immutable, thread-safe.
 class NgramModel {
  public:
-  /// Counting more changes a bigram model little; the limit bounds the distinct pairs, which take
-  /// 21 to 43 bytes each, and so the memory.
+  /// Counting more than so many tokens changes a bigram model of bytes little. Distinct pairs take
+  /// 21 to 43 bytes each, so where a vocabulary has more than kMaxPairs of them fewer tokens are
+  /// counted.
   static constexpr std::int64_t kMaxTokens = std::int64_t{1} << 26;
+  static constexpr std::int64_t kMaxPairs = std::int64_t{1} << 23;
+  static constexpr std::int64_t max_tokens(std::int64_t vocabulary) {
+    return vocabulary > kMaxPairs / vocabulary ? kMaxPairs : kMaxTokens;
+  }
 
   /// Counts all tokens of `data`, or, if there are more, `max_tokens` in blocks spread evenly over
   /// it. Throws ConfigError, naming the file, if there are fewer than two. REQUIRES: data passes
   /// check_vocabulary(vocabulary).
-  NgramModel(const TokenFile& data, std::int64_t vocabulary, std::int64_t max_tokens = kMaxTokens);
+  NgramModel(const TokenFile& data, std::int64_t vocabulary, std::int64_t max_tokens);
+  NgramModel(const TokenFile& data, std::int64_t vocabulary)
+      : NgramModel(data, vocabulary, max_tokens(vocabulary)) {}
 
   double unigram(std::int32_t token) const;
   double bigram(std::int32_t previous, std::int32_t token) const;

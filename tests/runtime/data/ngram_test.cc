@@ -129,5 +129,13 @@ TEST_F(Ngram, NamesAFileThatIsTooSmall) {
   expect_error<ConfigError>([&] { NgramModel(data, 4); }, {prefix_.string() + ".bin", "1 tokens"});
 }
 
+// The most distinct pairs, and so the memory, are bounded for any vocabulary.
+TEST(NgramLimits, LargeVocabulariesCountFewerTokens) {
+  EXPECT_EQ(NgramModel::max_tokens(257), NgramModel::kMaxTokens);
+  EXPECT_EQ(NgramModel::max_tokens(2048), NgramModel::kMaxTokens);
+  EXPECT_EQ(NgramModel::max_tokens(32000), NgramModel::kMaxPairs);
+  EXPECT_EQ(NgramModel::max_tokens((std::int64_t{1} << 31) - 1), NgramModel::kMaxPairs);
+}
+
 }  // namespace
 }  // namespace cartesian
