@@ -79,10 +79,17 @@ const simpleCurves = [
   ['learning_rate', 'Learning rate', null, { format: value => number(value), zero: true, more: { smooth: false, min: undefined, max: undefined } }],
   ['gradient_norm', 'Gradient norm', 'Before clipping.', { format: value => number(value), log: true }],
   ['balance_loss', 'Load-balancing loss', 'When loads are even, 1 for each sub-layer.', { format: value => fixed(value, 4) }],
+  ['z_loss', 'Router z-loss', 'Of all sub-layers, whether it is used or not.', { format: value => number(value) }],
+  ['largest_router_bias', 'Largest router bias', 'Of auxiliary-loss-free balancing.', { format: value => number(value), zero: true }],
 ];
 
+// Nothing to see where a method is not used: all zeros.
+function used(key) {
+  return runs.some(run => column(run, 'steps', key) && column(run, 'steps', key).mean.some(value => value));
+}
+
 function simpleCurve([key, title, note, options]) {
-  return has(key) && lineChart(title, note, () => ({ ...options, series: seriesOf(key, 'steps', { ...(several ? {} : { name: title.toLowerCase() }), ...options.more }) }));
+  return used(key) && lineChart(title, note, () => ({ ...options, series: seriesOf(key, 'steps', { ...(several ? {} : { name: title.toLowerCase() }), ...options.more }) }));
 }
 
 function learningSection() {
