@@ -72,7 +72,7 @@ TEST_P(CollectivesTest, SharesAreReducedAndGathered) {
     RankContext rank;
     const auto ranks = static_cast<std::size_t>(transport.size());
     const auto me = static_cast<std::size_t>(transport.rank());
-    for (const std::size_t size : {1, 7, 5000, (1 << 22) + 13}) {
+    for (const std::size_t size : {1, 7, 5000, (1 << 20) + 13}) {
       Shares shares{Team::world(transport), {}};
       for (std::size_t r = 0; r <= ranks; ++r) {
         shares.bounds.push_back(r == ranks ? size : size * r * r / ranks / ranks);  // uneven
