@@ -8,12 +8,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
-#include <fstream>
 #include <string>
 #include <vector>
 
-#include "base/random.h"
+#include "bench/measure.h"
 #include "bench/onednn_peer.h"
 #include "kernels/ffn.h"
 
@@ -28,31 +26,6 @@ struct Options {
   int rounds = 9;
   int threads = 1;
 };
-
-double seconds_of(const auto& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
-
-Tensor random_tensor(Arena& arena, DType dtype, Shape shape, double scale) {
-  const Tensor tensor = arena.tensor(dtype, shape);
-  for (std::int64_t i = 0; i < tensor.numel(); ++i) {
-    const auto value =
-        static_cast<float>(scale * (random_uniform(7, static_cast<std::uint64_t>(i)) - 0.5));
-    if (dtype == DType::f32) {
-      tensor.data<float>()[i] = value;
-    } else {
-      tensor.data<bfloat16>()[i] = to_bfloat16(value);
-    }
-  }
-  return tensor;
-}
 
 /// `experts` FFNs with a batch of tokens each.
 class Ours {
@@ -126,16 +99,6 @@ class Peer {
   std::vector<Product> products_;
   std::string ways_;
 };
-
-std::string processor() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) {
-      return line.substr(line.find(':') + 2);
-    }
-  }
-  return "unknown processor";
-}
 
 void compare(const Context& context, const Options& o, DType dtype, std::int64_t experts) {
   HostAllocator memory;

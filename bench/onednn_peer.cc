@@ -149,8 +149,15 @@ Product weight_gradients(DType dtype, std::int64_t rows, std::int64_t n, std::in
 
 }  // namespace
 
-std::vector<Product> peer_products(DType dtype, std::int64_t m, std::int64_t n, std::int64_t k,
+DType peer_dtype(DType dtype) {
+  const auto has = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return (has & needed) == needed ? dtype : DType::f32;
+}
+
+std::vector<Product> peer_products(DType given, std::int64_t m, std::int64_t n, std::int64_t k,
                                    std::int64_t count) {
+  const DType dtype = peer_dtype(given);
   const auto way = [=](Tag weights, const char* name) {
     return [=] {
       return Product{make_matmul(matrix(m, k, dtype, Tag::ab), matrix(k, n, dtype, weights),
@@ -164,8 +171,9 @@ std::vector<Product> peer_products(DType dtype, std::int64_t m, std::int64_t n, 
                  count);
 }
 
-std::vector<Product> peer_weight_gradients(DType dtype, std::int64_t rows, std::int64_t n,
+std::vector<Product> peer_weight_gradients(DType given, std::int64_t rows, std::int64_t n,
                                            std::int64_t k, int gradients, std::int64_t count) {
+  const DType dtype = peer_dtype(given);
   std::vector<Way> ways;
   for (const bool transpose_dy : {false, true}) {
     for (const bool pack_x : {false, true}) {

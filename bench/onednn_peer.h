@@ -19,6 +19,10 @@ struct Product {
   std::string way;  ///< how, in a few words
 };
 
+/// The dtype in which the peer multiplies matrices of `dtype`: itself, or float32 where oneDNN has
+/// no bfloat16 for this processor.
+DType peer_dtype(DType dtype);
+
 /// `count` products alike, with operands of their own: y [m, n] = x [m, k] times a weight that was
 /// packed beforehand, or lies as it is.
 std::vector<Product> peer_products(DType dtype, std::int64_t m, std::int64_t n, std::int64_t k,

@@ -224,17 +224,35 @@ def float32_products():
         linear, attention = before
 
 
-class Trainer:
-    """Steps of training on one batch. `way`: "float32"; or for bfloat16 "autocast", "bfloat16 weights" (float32 masters
-    beside them) or "float32 products" (rows are kept in bfloat16)."""
+# How a dtype may be written: bfloat16 by autocast, with bfloat16 weights (beside float32 masters), or with rows in
+# bfloat16 but products in float32.
+WAYS = {"float32": ["float32"], "bfloat16": ["float32 products", "autocast", "bfloat16 weights"]}
 
-    WAYS = {"float32": ["float32"], "bfloat16": ["autocast", "bfloat16 weights", "float32 products"]}
+
+def computing(way):
+    """The context in which a model computes, forward, in one of WAYS."""
+    if way == "autocast":
+        return torch.autocast("cpu", torch.bfloat16)
+    return float32_products() if way == "float32 products" else contextlib.nullcontext()
+
+
+def lower(model):
+    """The model's matrices and norms become bfloat16, its routers stay float32."""
+    for name, parameter in model.named_parameters():
+        if "router" not in name and "mix_bias" not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+class Trainer:
+    """Steps of training on one batch, in one of WAYS."""
 
     def __init__(self, model, train, way):
         self.model, self.train, self.way, self.step_number = model, train, way, 0
         self.copies = []
         if way == "bfloat16 weights":
-            self.make_copies()
+            before = [nn.Parameter(p.detach().clone()) for p in model.parameters()]
+            lower(model)
+            self.copies = list(zip(before, model.parameters()))
         masters = [master for master, _ in self.copies] or list(model.parameters())
         names = [name for name, _ in model.named_parameters()]
         decayed = [p for name, p in zip(names, masters) if "norm" not in name and "bias" not in name]
@@ -243,14 +261,6 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": train["weight_decay"]}, {"params": others, "weight_decay": 0.0}],
             betas=(train["beta1"], train["beta2"]), eps=train["eps"], fused=True)
-
-    def make_copies(self):
-        """The model's matrices become bfloat16 copies of float32 masters; routers stay float32."""
-        for name, parameter in self.model.named_parameters():
-            master = nn.Parameter(parameter.detach().clone())
-            if "router" not in name and "mix_bias" not in name:
-                parameter.data = parameter.data.to(torch.bfloat16)
-            self.copies.append((master, parameter))
 
     def learning_rate(self):
         train, step = self.train, self.step_number
@@ -261,13 +271,8 @@ class Trainer:
         return low + (train["learning_rate"] - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def forward(self, ids, targets):
-        if self.way == "autocast":
-            with torch.autocast("cpu", torch.bfloat16):
-                return self.model(ids, targets, torch.bfloat16)
-        if self.way == "float32 products":
-            with float32_products():
-                return self.model(ids, targets, torch.bfloat16)
-        return self.model(ids, targets, torch.float32 if self.way == "float32" else torch.bfloat16)
+        with computing(self.way):
+            return self.model(ids, targets, torch.float32 if self.way == "float32" else torch.bfloat16)
 
     def step(self, ids, targets):
         """Returns the loss before the step."""

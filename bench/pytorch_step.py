@@ -6,7 +6,7 @@
 
 Both start from the same weights and train on the same batch in every step, so their losses must agree. The peer is timed
 in every way it can be written (bench/pytorch_peer.py), and the fastest is compared. Prints the median over rounds of
-the ratio of tokens/s, the losses of the first and last common step, and what share of the peer's time is matrix products.
+the ratio of tokens/s, both losses of the first step, and what share of the peer's time is matrix products.
 """
 import argparse
 import glob
@@ -20,11 +20,12 @@ import numpy
 import torch
 from safetensors.torch import load_file
 
-from pytorch_peer import Peer, Trainer
+from pytorch_peer import WAYS, Peer, Trainer
 from training_run import CONFIG, add_run_options, make_batch, train
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")
 WARMUP = 2  # steps
+SLOW = 10  # a way so many times slower than another is not run again
 
 
 def toml(path):
@@ -84,26 +85,25 @@ class Comparison:
 def compare(args, dtype, folder):
     comparison = Comparison(args, dtype, folder)
     trainers, first, seconds = {}, {}, {}
-    for way in Trainer.WAYS[dtype]:
+    for way in WAYS[dtype]:
         trainers[way] = comparison.trainer(way)
-        losses, warm = comparison.peer(trainers[way], 1)
-        _, seconds[way] = comparison.peer(trainers[way], 1) if warm < 20 * min([warm] + list(seconds.values())) else (0, warm)
+        losses, seconds[way] = comparison.peer(trainers[way], 1)
+        if seconds[way] < SLOW * min(seconds.values()):
+            _, seconds[way] = comparison.peer(trainers[way], 1)  # the first step was warm-up
         first[way] = losses[0]
         print("%s, PyTorch, %s: about %.0f tokens/s" % (dtype, way, comparison.tokens / seconds[way]), flush=True)
     way = min(seconds, key=seconds.get)
     trainer, rates = trainers[way], []
-    losses = [first[way]]
     for _ in range(args.rounds):
         our_losses, our_seconds = comparison.ours()
-        peer_losses, peer_seconds = comparison.peer(trainer, args.steps)
-        losses += peer_losses
+        _, peer_seconds = comparison.peer(trainer, args.steps)
         rates.append((comparison.tokens / our_seconds, comparison.tokens / peer_seconds))
         print("  ours %7.0f tokens/s   PyTorch %7.0f tokens/s   ratio %.2f" % (*rates[-1], rates[-1][0] / rates[-1][1]),
               flush=True)
     print("%s, %d thread(s): ours %.0f, PyTorch (%s) %.0f tokens/s; ratio %.2f, median of %d paired rounds" % (
         dtype, args.threads, statistics.median(r[0] for r in rates), way, statistics.median(r[1] for r in rates),
         statistics.median(r[0] / r[1] for r in rates), args.rounds))
-    print("  losses of step 1: %.5f and %.5f" % (our_losses[0], losses[0]))
+    print("  losses of step 1: %.5f and %.5f" % (our_losses[0], first[way]))
     print("  matrix products are %.0f%% of the peer's time" % (100 * comparison.product_share(trainer)), flush=True)
 
 
@@ -115,6 +115,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     args = parser.parse_args()
+    torch.manual_seed(1)
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         for dtype in args.dtypes:
