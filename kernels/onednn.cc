@@ -234,7 +234,7 @@ void guarded(const Context& context, const char* what, Body body) {
 
 bool multiplies(DType dtype) {
   // The values of this enumeration are sets of features.
-  static const auto has = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto has = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
   const auto needed = static_cast<unsigned>(dtype == DType::f32 ? dnnl::cpu_isa::avx512_core
                                                                 : dnnl::cpu_isa::avx512_core_bf16);
   return (has & needed) == needed;
