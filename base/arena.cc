@@ -8,7 +8,7 @@ namespace cartesian {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kMinBlock = std::size_t{1} << 16;
+constexpr std::size_t kMinBlock = std::size_t{2} << 20;  // what gets a huge page
 
 std::size_t align_up(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -62,12 +62,12 @@ TEST(Arena, StopsGrowingAtSteadyLoad) {
 TEST(Arena, PeakLeavesOutWhatIsLeftOverInBlocks) {
   HostAllocator allocator;
   Arena arena(allocator);
-  arena.allocate(40'000);
+  arena.allocate(1'280'000);
   const Arena::Mark mark = arena.mark();
-  arena.allocate(100'000);  // begins a block: the first has too little left
+  arena.allocate(3'200'000);  // begins a block: the first has too little left
   arena.release(mark);
-  arena.allocate(120'000);                      // begins a third: the second is too small
-  EXPECT_EQ(arena.peak(), 40'000U + 120'000U);  // both multiples of the alignment
+  arena.allocate(3'840'000);                         // begins a third: the second is too small
+  EXPECT_EQ(arena.peak(), 1'280'000U + 3'840'000U);  // both multiples of the alignment
 }
 
 TEST(Arena, ScopesGiveTheirMemoryBack) {
@@ -85,13 +85,13 @@ TEST(Arena, ScopesGiveTheirMemoryBack) {
 TEST(Arena, ResetMergesBlocks) {
   HostAllocator allocator;
   Arena arena(allocator);
-  arena.allocate(100'000);
-  arena.allocate(1'000'000);
+  arena.allocate(3'000'000);
+  arena.allocate(30'000'000);
   EXPECT_EQ(arena.growths(), 2);
   arena.reset();
   EXPECT_EQ(arena.growths(), 3);
-  arena.allocate(100'000);
-  arena.allocate(1'000'000);
+  arena.allocate(3'000'000);
+  arena.allocate(30'000'000);
   EXPECT_EQ(arena.growths(), 3);
 }
 
