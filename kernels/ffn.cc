@@ -6,9 +6,23 @@ namespace cartesian {
 
 namespace {
 
-/// The rows of expert `e` in `tensor`; undefined stays undefined.
-Tensor rows_of(const Tensor& tensor, std::span<const std::int64_t> offsets, std::size_t e) {
-  return tensor.defined() ? tensor.slice(offsets[e], offsets[e + 1] - offsets[e]) : tensor;
+/// Some rows of `tensor`; undefined stays undefined.
+Tensor rows_of(const Tensor& tensor, std::int64_t begin, std::int64_t count) {
+  return tensor.defined() ? tensor.slice(begin, count) : tensor;
+}
+
+/// Calls body(expert, begin, count) for pieces of every expert's rows. What is between an FFN's
+/// products, [rows, width] several times over, then stays in the cache from one op to the next; and
+/// that is memory for one piece, not for all rows. More rows a piece would read the weights'
+/// gradients less often.
+template <class Body>
+void for_chunks(std::span<const std::int64_t> offsets, Body body) {
+  constexpr std::int64_t kRows = 512;
+  for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
+    for (std::int64_t begin = offsets[e]; begin < offsets[e + 1]; begin += kRows) {
+      body(e, begin, std::min(kRows, offsets[e + 1] - begin));
+    }
+  }
 }
 
 void check_groups(std::span<const FfnWeights> experts, std::span<const std::int64_t> offsets) {
@@ -21,16 +35,16 @@ void ffn_forward(const Context& context, std::span<const FfnWeights> experts,
                  std::span<const std::int64_t> offsets, const Tensor& h, const Tensor& row_weights,
                  const Tensor& gate_up, const Tensor& y) {
   check_groups(experts, offsets);
-  for (std::size_t e = 0; e < experts.size(); ++e) {
+  for_chunks(offsets, [&](std::size_t e, std::int64_t begin, std::int64_t count) {
     const FfnWeights& expert = experts[e];
-    const Tensor expert_gate_up = rows_of(gate_up, offsets, e);
+    const Tensor chunk_gate_up = gate_up.slice(begin, count);
     const ArenaScope scope(context.scratch);
-    const Tensor a = context.scratch.tensor(expert.down.dtype(),
-                                            {expert_gate_up.rows(), expert.down.in_features()});
-    linear_forward(context, rows_of(h, offsets, e), expert.gate_up, expert_gate_up);
-    swiglu_forward(context, expert_gate_up, rows_of(row_weights, offsets, e), a);
-    linear_forward(context, a, expert.down, rows_of(y, offsets, e));
-  }
+    const Tensor a =
+        context.scratch.tensor(expert.down.dtype(), {count, expert.down.in_features()});
+    linear_forward(context, h.slice(begin, count), expert.gate_up, chunk_gate_up);
+    swiglu_forward(context, chunk_gate_up, rows_of(row_weights, begin, count), a);
+    linear_forward(context, a, expert.down, y.slice(begin, count));
+  });
 }
 
 void ffn_backward(const Context& context, std::span<const FfnWeights> experts,
@@ -39,22 +53,23 @@ void ffn_backward(const Context& context, std::span<const FfnWeights> experts,
                   const Tensor& dy, const Tensor& dh, const Tensor& drow_weights) {
   check_groups(experts, offsets);
   check(gradients.size() == experts.size(), "ffn_backward needs one gradient per expert");
-  for (std::size_t e = 0; e < experts.size(); ++e) {
+  for_chunks(offsets, [&](std::size_t e, std::int64_t begin, std::int64_t count) {
     const FfnWeights& expert = experts[e];
-    const Tensor expert_h = rows_of(h, offsets, e);
-    const Tensor expert_dy = rows_of(dy, offsets, e);
-    const Tensor expert_gate_up = rows_of(gate_up, offsets, e);
+    const Tensor chunk_h = h.slice(begin, count);
+    const Tensor chunk_dy = dy.slice(begin, count);
+    const Tensor chunk_gate_up = gate_up.slice(begin, count);
     const ArenaScope scope(context.scratch);
-    const Shape inner{expert_h.rows(), expert.down.in_features()};
+    const Shape inner{count, expert.down.in_features()};
     const Tensor a = context.scratch.tensor(expert.down.dtype(), inner);
     const Tensor da = context.scratch.tensor(expert.down.dtype(), inner);
-    linear_backward_input(context, expert_dy, expert.down, da);
-    swiglu_backward(context, expert_gate_up, rows_of(row_weights, offsets, e), da, expert_gate_up,
-                    a, rows_of(drow_weights, offsets, e));
-    linear_backward_weight(context, expert_dy, a, gradients[e].down);
-    linear_backward_input(context, expert_gate_up, expert.gate_up, rows_of(dh, offsets, e));
-    linear_backward_weight(context, expert_gate_up, expert_h, gradients[e].gate_up);
-  }
+    const Tensor dgate_up = context.scratch.tensor(expert.down.dtype(), chunk_gate_up.shape());
+    linear_backward_input(context, chunk_dy, expert.down, da);
+    swiglu_backward(context, chunk_gate_up, rows_of(row_weights, begin, count), da, dgate_up, a,
+                    rows_of(drow_weights, begin, count));
+    linear_backward_weight(context, chunk_dy, a, gradients[e].down);
+    linear_backward_input(context, dgate_up, expert.gate_up, dh.slice(begin, count));
+    linear_backward_weight(context, dgate_up, chunk_h, gradients[e].gate_up);
+  });
 }
 
 }  // namespace cartesian

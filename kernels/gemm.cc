@@ -41,11 +41,12 @@ class Buffer {
 
 /// Calls body(begin, count) for pieces of [0, rows). Token counts per expert change all the time,
 /// and each new size costs oneDNN milliseconds and some 100 KiB of generated code; so rows are
-/// served in pieces of eight sizes per octave, (8..15) * 2^j: the largest that fits, then the rest.
+/// served in pieces of eight sizes per octave, (8..15) * 2^j: the largest that fits and is at most
+/// `most`, then the rest.
 template <class Body>
-void for_pieces(std::int64_t rows, Body body) {
+void for_pieces(std::int64_t rows, std::int64_t most, Body body) {
   for (std::int64_t begin = 0; begin < rows;) {
-    const std::int64_t left = rows - begin;
+    const std::int64_t left = std::min(rows - begin, most);
     const int shift =
         std::max(0, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(left))) - 4);
     const std::int64_t count = left >> shift << shift;
@@ -81,7 +82,7 @@ void multiply(const Context& context, const Tensor& x, const void* packed_b, con
         x.raw(), static_cast<const float*>(packed_b), y.raw());
     return;
   }
-  for_pieces(x.rows(), [&](std::int64_t begin, std::int64_t count) {
+  for_pieces(x.rows(), x.rows(), [&](std::int64_t begin, std::int64_t count) {
     const onednn::Matmul sizes{
         .m = count, .n = y.cols(), .k = x.cols(), .inputs = x.dtype(), .output = y.dtype()};
     onednn::matmul(context, sizes, x.slice(begin, count).raw(), packed_b,
@@ -89,31 +90,12 @@ void multiply(const Context& context, const Tensor& x, const void* packed_b, con
   });
 }
 
-/// dw += dy^T x, through oneDNN. Both operands are brought into the product's own layout first: it
-/// multiplies a transposed A no faster, and may then split the sum over rows among threads, which
-/// would change its bits.
-void add_piece_of_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x,
-                                  const Tensor& dw) {
-  const ArenaScope scope(context.scratch);
-  const Tensor dy_transposed = context.scratch.tensor(dy.dtype(), {dy.cols(), dy.rows()});
-  onednn::transpose(context, dy, dy_transposed);
-  void* packed_x = context.scratch.allocate(packed_bytes(x.dtype(), x.rows(), x.cols()));
-  pack(context, x, Order::plain, x.dtype(), packed_x);
-  const onednn::Matmul sizes{.m = dy.cols(),
-                             .n = x.cols(),
-                             .k = x.rows(),
-                             .inputs = x.dtype(),
-                             .output = DType::f32,
-                             .accumulate = true};
-  onednn::matmul(context, sizes, dy_transposed.raw(), packed_x, dw.raw());
-}
-
 /// dw += dy^T x.
 void add_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x,
                          const Tensor& dw) {
   if (onednn::multiplies(x.dtype())) {
-    for_pieces(x.rows(), [&](std::int64_t begin, std::int64_t count) {
-      add_piece_of_weight_gradient(context, dy.slice(begin, count), x.slice(begin, count), dw);
+    for_pieces(x.rows(), onednn::kMaxSummedRows, [&](std::int64_t begin, std::int64_t count) {
+      onednn::add_transposed_product(context, dy.slice(begin, count), x.slice(begin, count), dw);
     });
     return;
   }

@@ -54,7 +54,7 @@ class OmpThreads {
   int dynamic_before_;
 };
 
-enum class Kind { matmul, pack_plain, pack_transposed, transpose, layout };
+enum class Kind { matmul, transposed_product, pack_plain, pack_transposed, layout };
 
 /// Everything a primitive depends on. Kinds use `m`, `n`, `k` as the functions below say.
 struct Key {
@@ -62,8 +62,7 @@ struct Key {
   int threads;
   std::int64_t m, n, k;
   DType from, to;
-  bool accumulate;
-  auto tie() const { return std::tie(kind, threads, m, n, k, from, to, accumulate); }
+  auto tie() const { return std::tie(kind, threads, m, n, k, from, to); }
   bool operator<(const Key& other) const { return tie() < other.tie(); }
 };
 
@@ -151,7 +150,7 @@ Desc matrix(std::int64_t rows, std::int64_t cols, DType dtype, Tag tag) {
 }
 
 dnnl::matmul::primitive_desc matmul_desc(const Desc& a, const Desc& b, const Desc& c,
-                                         bool accumulate) {
+                                         bool accumulate = false) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (accumulate) {
@@ -170,20 +169,17 @@ dnnl::matmul::primitive_desc matmul_desc(const Desc& a, const Desc& b, const Des
 /// rows of a call, so it is asked for with fixed ones.
 Desc packed_layout(DType dtype, std::int64_t k, std::int64_t n) {
   constexpr std::int64_t kRows = 1024;
-  const Key key{Kind::layout, 1, kRows, n, k, dtype, dtype, false};
+  const Key key{Kind::layout, 1, kRows, n, k, dtype, dtype};
   const PlanPtr plan = library().plans.get(key, [&] {
     const OmpThreads one(1);
     const auto desc = matmul_desc(matrix(kRows, k, dtype, Tag::ab), matrix(k, n, dtype, Tag::any),
-                                  matrix(kRows, n, dtype, Tag::ab), /*accumulate=*/false);
+                                  matrix(kRows, n, dtype, Tag::ab));
     return Plan{{}, desc.weights_desc(), {}, {}, {}};
   });
   return plan->b;
 }
 
-Plan make_matmul(const Matmul& sizes) {
-  const auto& [m, n, k, inputs, output, accumulate] = sizes;
-  const auto desc = matmul_desc(matrix(m, k, inputs, Tag::ab), packed_layout(inputs, k, n),
-                                matrix(m, n, output, Tag::ab), accumulate);
+Plan make_matmul(const dnnl::matmul::primitive_desc& desc) {
   return {desc.src_desc(), desc.weights_desc(), desc.dst_desc(), desc.scratchpad_desc(),
           dnnl::matmul(desc)};
 }
@@ -243,15 +239,16 @@ bool multiplies(DType dtype) {
 void matmul(const Context& context, const Matmul& sizes, const void* a, const void* packed_b,
             void* c) {
   if (sizes.m == 0 || sizes.n == 0 || sizes.k == 0) {
-    if (!sizes.accumulate && sizes.m * sizes.n > 0) {
-      std::memset(c, 0, static_cast<std::size_t>(sizes.m * sizes.n) * size_of(sizes.output));
-    }
+    std::memset(c, 0, static_cast<std::size_t>(sizes.m * sizes.n) * size_of(sizes.output));
     return;
   }
   guarded(context, "multiply matrices", [&] {
-    const Key key{Kind::matmul, team_size(context), sizes.m,      sizes.n,
-                  sizes.k,      sizes.inputs,       sizes.output, sizes.accumulate};
-    const PlanPtr plan = library().plans.get(key, [&] { return make_matmul(sizes); });
+    const auto& [m, n, k, inputs, output] = sizes;
+    const Key key{Kind::matmul, team_size(context), m, n, k, inputs, output};
+    const PlanPtr plan = library().plans.get(key, [&] {
+      return make_matmul(matmul_desc(matrix(m, k, inputs, Tag::ab), packed_layout(inputs, k, n),
+                                     matrix(m, n, output, Tag::ab)));
+    });
     execute(context, *plan, a, packed_b, c);
   });
 }
@@ -269,7 +266,7 @@ void pack(const Context& context, const Tensor& b, Source source, DType dtype, v
   const std::int64_t n = transposed ? b.rows() : b.cols();
   guarded(context, "pack a matrix", [&] {
     const Kind kind = transposed ? Kind::pack_transposed : Kind::pack_plain;
-    const Key key{kind, team_size(context), 0, n, k, b.dtype(), dtype, false};
+    const Key key{kind, team_size(context), 0, n, k, b.dtype(), dtype};
     const PlanPtr plan = library().plans.get(key, [&] {
       return make_reorder(matrix(k, n, b.dtype(), transposed ? Tag::ba : Tag::ab),
                           packed_layout(dtype, k, n));
@@ -278,20 +275,23 @@ void pack(const Context& context, const Tensor& b, Source source, DType dtype, v
   });
 }
 
-void transpose(const Context& context, const Tensor& x, const Tensor& out) {
-  check(out.dtype() == x.dtype() && out.rows() == x.cols() && out.cols() == x.rows(),
-        "transpose writes the swapped shape in the same dtype");
-  if (x.numel() == 0) {
+void add_transposed_product(const Context& context, const Tensor& a, const Tensor& b,
+                            const Tensor& c) {
+  const std::int64_t rows = a.rows(), m = a.cols(), n = b.cols();
+  check(b.rows() == rows && rows <= kMaxSummedRows && b.dtype() == a.dtype() &&
+            c.shape() == Shape{m, n} && c.dtype() == DType::f32,
+        "a transposed product needs a [rows, m], b [rows, n] of one dtype and c [m, n] float32");
+  if (rows == 0 || c.numel() == 0) {
     return;
   }
-  guarded(context, "transpose a matrix", [&] {
-    const Key key{Kind::transpose, team_size(context), 0,         x.cols(),
-                  x.rows(),        x.dtype(),          x.dtype(), false};
+  guarded(context, "multiply a transposed matrix", [&] {
+    const Key key{Kind::transposed_product, team_size(context), m, n, rows, a.dtype(), c.dtype()};
     const PlanPtr plan = library().plans.get(key, [&] {
-      return make_reorder(matrix(x.cols(), x.rows(), x.dtype(), Tag::ba),
-                          matrix(x.cols(), x.rows(), x.dtype(), Tag::ab));
+      return make_matmul(matmul_desc(matrix(m, rows, a.dtype(), Tag::ba),
+                                     matrix(rows, n, b.dtype(), Tag::ab),
+                                     matrix(m, n, c.dtype(), Tag::ab), /*accumulate=*/true));
     });
-    execute(context, *plan, x.raw(), nullptr, out.raw());
+    execute(context, *plan, a.raw(), b.raw(), c.raw());
   });
 }
 

@@ -211,6 +211,7 @@ INSTANTIATE_TEST_SUITE_P(Groups, Ffn,
                                                           Groups{"primes", 13, 7, {5, 1, 0, 3}},
                                                           Groups{"all_to_one", 16, 8, {0, 48, 0}},
                                                           Groups{"no_rows", 8, 8, {0, 0}},
+                                                          Groups{"pieces", 4, 3, {1100, 2}},
                                                           Groups{"wide", 32, 61, {1, 17}})),
                          [](const auto& test) {
                            return std::get<2>(test.param).name + "_" +

@@ -131,8 +131,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values(DType::f32, DType::bf16),
                      testing::Values(Size{0, 5, 3}, Size{1, 1, 1}, Size{1, 64, 48}, Size{2, 3, 257},
                                      Size{13, 31, 7}, Size{64, 96, 128}, Size{127, 101, 61},
-                                     Size{300, 192, 70}, Size{1030, 33, 40}, Size{33, 40, 1537},
-                                     Size{16, 257, 384})),
+                                     Size{300, 192, 70}, Size{1030, 33, 40}, Size{2063, 65, 24},
+                                     Size{33, 40, 1537}, Size{16, 257, 384})),
     [](const auto& test) {
       const Size& s = std::get<1>(test.param);
       return std::string(name_of(std::get<0>(test.param))) + "_" + std::to_string(s.rows) + "x" +
@@ -179,12 +179,13 @@ TEST(PackedWeight, RoundsToTheComputeDtype) {
 TEST(Onednn, LeavesTheCallersThreadsAlone) {
   omp_set_num_threads(3);
   OpHarness harness(2);
-  HostTensor x = HostTensor::random(DType::f32, {9, 5}, 1);
-  HostTensor out(DType::f32, {5, 9});
-  onednn::transpose(harness, x, out);
+  HostTensor a = HostTensor::random(DType::f32, {9, 5}, 1);
+  HostTensor b = HostTensor::random(DType::f32, {9, 7}, 2);
+  HostTensor c(DType::f32, {5, 7});
+  onednn::add_transposed_product(harness, a, b, c);
   EXPECT_EQ(omp_get_max_threads(), 3);
   omp_set_num_threads(1);
-  EXPECT_EQ(out.at<float>(9 + 2), x.at<float>(2 * 5 + 1));
+  expect_close(c.values(), product(a.values(), true, b.values(), true, 5, 7, 9), 1e-5);
 }
 
 // oneDNN leaves results unwritten where it gets fewer threads than it was promised.
@@ -229,17 +230,18 @@ TEST(Gemm, NeedsFewPrimitivesHoweverTokensFall) {
 
 TEST(Onednn, BoundsItsCache) {
   OpHarness harness;
-  HostTensor x = HostTensor::random(DType::f32, {2, 4}, 1);
-  HostTensor out(DType::f32, {4, 2});
-  onednn::transpose(harness, x, out);
-  for (std::int64_t rows = 3; rows <= 3 + onednn::kMaxPrimitives; ++rows) {
-    HostTensor wide(DType::f32, {rows, 4});
-    HostTensor transposed(DType::f32, {4, rows});
-    onednn::transpose(harness, wide, transposed);
+  HostTensor a = HostTensor::random(DType::f32, {2, 1}, 1);
+  HostTensor c(DType::f32, {1, 1});
+  onednn::add_transposed_product(harness, a, a, c);
+  for (std::int64_t width = 2; width <= 2 + onednn::kMaxPrimitives; ++width) {
+    HostTensor wide(DType::f32, {2, width});
+    HostTensor row(DType::f32, {1, width});
+    onednn::add_transposed_product(harness, a, wide, row);
   }
   EXPECT_EQ(onednn::cache_state().primitives, onednn::kMaxPrimitives);
-  onednn::transpose(harness, x, out);  // whose primitive was evicted
-  EXPECT_EQ(out.at<float>(2 + 1), x.at<float>(4 + 1));
+  onednn::add_transposed_product(harness, a, a, c);  // whose primitive was evicted
+  const Doubles values = a.values();
+  EXPECT_NEAR(c.at<float>(0), 2 * (values[0] * values[0] + values[1] * values[1]), 1e-5);
 }
 
 TEST(Gemm, TakesNoMoreScratchAfterTheFirstRound) {
