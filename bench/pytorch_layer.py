@@ -33,6 +33,7 @@ class Layer:
             lower(self.model)
         dtype = torch.float32 if way == "float32" else torch.bfloat16
         self.x = (2 * torch.rand(tokens, CONFIG["hidden_size"]) - 1).to(dtype).requires_grad_()
+        self.gradients = []
         self.dy = (2 * torch.rand(tokens, CONFIG["hidden_size"]) - 1).to(dtype)
 
     def seconds(self):
@@ -42,6 +43,8 @@ class Layer:
         with computing(self.way):
             y = self.model(self.x)
         y.backward(self.dy)
+        # Ours are float32 sums. Masters of bfloat16 weights need them too (pytorch_peer.Trainer does the same).
+        self.gradients = [p.grad.float() for p in self.model.parameters() if p.grad is not None]
         return time.perf_counter() - start
 
 
