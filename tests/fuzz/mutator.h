@@ -38,11 +38,12 @@ std::int64_t fuzz_runs();
 /// Bytes as a C++ string literal, to reproduce a failure.
 std::string as_literal(const std::string& bytes);
 
+/// Gives `parse` inputs, which it must take or refuse by one of our errors.
 template <class Parse>
-void fuzz(Mutator mutator, Parse parse) {
+void fuzz(Mutator mutator, Parse parse, std::int64_t runs = fuzz_runs()) {
   std::int64_t taken = 0;
   std::int64_t refused = 0;
-  for (std::int64_t run = 0; run < fuzz_runs(); ++run) {
+  for (std::int64_t run = 0; run < runs; ++run) {
     const std::string input = mutator.input(run);
     try {
       parse(input);
@@ -62,7 +63,7 @@ void fuzz(Mutator mutator, Parse parse) {
   }
   // A fuzzer all of whose inputs meet the same fate tests nothing.
   EXPECT_GT(taken, 0);
-  EXPECT_GT(refused, fuzz_runs() / 10);
+  EXPECT_GT(refused, runs / 10);
 }
 
 }  // namespace cartesian

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "runtime/data/sentencepiece.h"
 #include "tests/fuzz/memory_files.h"
 #include "tests/fuzz/mutator.h"
@@ -8,16 +10,27 @@
 namespace cartesian {
 namespace {
 
-TEST(Fuzz, Tokenizer) {
-  const std::vector<std::string> seeds = {
-      make_byte_tokenizer()->to_json() + "   \n\n\n    ",
-      make_sentencepiece_tokenizer(test::trained_model({}), "model")->to_json() + "  \n"};
+void fuzz_tokenizer(const std::string& seed, std::int64_t runs) {
   const std::vector<std::string> words = {"\"kind\":", "\"bytes\"", "257", "256", " ", "\"x\":1,"};
-  fuzz(Mutator(seeds, words), [&](const std::string& input) {
-    MemoryFiles files;
-    files.set("data.tokenizer.json", input);
-    EXPECT_GE(load_tokenizer(files, "data.tokenizer.json")->vocabulary(), 257);
-  });
+  fuzz(
+      Mutator({seed}, words),
+      [&](const std::string& input) {
+        MemoryFiles files;
+        files.set("data.tokenizer.json", input);
+        EXPECT_GE(load_tokenizer(files, "data.tokenizer.json")->vocabulary(), 257);
+      },
+      runs);
+}
+
+TEST(Fuzz, Tokenizer) {
+  fuzz_tokenizer(make_byte_tokenizer()->to_json() + "   \n\n\n    ", fuzz_runs());
+}
+
+TEST(Fuzz, SentencePieceTokenizer) {
+  constexpr std::int64_t kCost =
+      20;  // SentencePiece takes a millisecond for a model that is in order
+  fuzz_tokenizer(make_sentencepiece_tokenizer(test::trained_model({}), "model")->to_json() + "  \n",
+                 std::max<std::int64_t>(1, fuzz_runs() / kCost));
 }
 
 }  // namespace
