@@ -256,9 +256,10 @@ TEST(ForeignCheckpointTest, AHuggingFaceDirectoryLoads) {
   TinyStore tiny(small_model(), kSeed);
   std::map<std::string, std::vector<bfloat16>> rounded;
   auto entries = entries_of(tiny.store);
+  const auto weights = by_name(tiny.store, tiny.store.weights());
   for (auto& [name, entry] : entries) {
     std::vector<bfloat16>& values = rounded[name];
-    for (const double value : by_name(tiny.store, tiny.store.weights()).at(name)) {
+    for (const double value : weights.at(name)) {
       values.push_back(to_bfloat16(static_cast<float>(value)));
     }
     entry.dtype = "BF16";
