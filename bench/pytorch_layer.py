@@ -33,8 +33,8 @@ class Layer:
             lower(self.model)
         dtype = torch.float32 if way == "float32" else torch.bfloat16
         self.x = (2 * torch.rand(tokens, CONFIG["hidden_size"]) - 1).to(dtype).requires_grad_()
-        self.gradients = []
         self.dy = (2 * torch.rand(tokens, CONFIG["hidden_size"]) - 1).to(dtype)
+        self.gradients = []
 
     def seconds(self):
         self.model.zero_grad(set_to_none=True)

@@ -31,8 +31,7 @@ void ffn_forward(const Context& context, std::span<const FfnWeights> experts,
                  const Tensor& gate_up, const Tensor& y);
 
 /// From dy [rows, hidden]: dh [rows, hidden], drow_weights [rows] float32 (undefined where
-/// row_weights is), and the weight gradients, accumulated. Padding rows must be
-/// zero in h and dy.
+/// row_weights is), and the weight gradients, accumulated. Padding rows must be zero in h and dy.
 void ffn_backward(const Context& context, std::span<const FfnWeights> experts,
                   std::span<const FfnGradients> gradients, std::span<const std::int64_t> offsets,
                   const Tensor& h, const Tensor& row_weights, const Tensor& gate_up,

@@ -239,7 +239,9 @@ bool multiplies(DType dtype) {
 void matmul(const Context& context, const Matmul& sizes, const void* a, const void* packed_b,
             void* c) {
   if (sizes.m == 0 || sizes.n == 0 || sizes.k == 0) {
-    std::memset(c, 0, static_cast<std::size_t>(sizes.m * sizes.n) * size_of(sizes.output));
+    if (sizes.m * sizes.n > 0) {
+      std::memset(c, 0, static_cast<std::size_t>(sizes.m * sizes.n) * size_of(sizes.output));
+    }
     return;
   }
   guarded(context, "multiply matrices", [&] {

@@ -39,8 +39,8 @@ enum class Source { plain, transposed };
 /// `packed`, 64-byte aligned.
 void pack(const Context& context, const Tensor& b, Source source, DType dtype, void* packed);
 
-/// The most rows that add_transposed_product() takes: beyond, the order of its sums may depend on
-/// what else is asked for (seen with oneDNN 2.6 and bfloat16 from 1,100 rows on).
+/// The most rows that add_transposed_product() takes: beyond, oneDNN may not sum them in one go
+/// (2.6 does not for bfloat16 and 1,559 rows), and so in an order that may depend on the threads.
 inline constexpr std::int64_t kMaxSummedRows = 1024;
 /// C [m, n] += A^T B for A [rows, m] and B [rows, n] of one dtype, C float32. The sum over rows is
 /// made in float32 and in order, then added to C: the same bits whatever context.threads is.

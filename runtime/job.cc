@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <exception>
 #include <optional>
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "comm/collectives.h"
 #include "comm/local_transport.h"
 #include "comm/mpi_transport.h"
+#include "runtime/config/config.h"
 
 namespace cartesian {
 
@@ -124,6 +126,24 @@ void check_same_contents(Transport& transport, const std::string& what, const st
                                     "ranks need the same files",
                                     what, rank, hosts[rank], hosts[0]),
                         /*on_every_rank=*/true);
+    }
+  }
+}
+
+void check_same_config(Transport& transport, const Config& config) {
+  const std::vector<std::string> texts = all_gather(transport, to_toml(config), {"configuration"});
+  for (std::size_t rank = 1; rank < texts.size(); ++rank) {
+    std::istringstream ours(texts[0]);
+    std::istringstream theirs(texts[rank]);
+    std::string section;
+    for (std::string a, b; std::getline(ours, a) && std::getline(theirs, b);) {
+      section = a.starts_with('[') ? a : section;
+      if (a != b) {
+        throw ConfigError(
+            fmt::format("rank {} was given another configuration: in {} '{}' there, '{}' on rank 0",
+                        rank, section, b, a),
+            /*on_every_rank=*/true);
+      }
     }
   }
 }

@@ -15,6 +15,8 @@
 
 namespace cartesian {
 
+struct Config;
+
 struct Job {
   FileSystem& files;
   const Clock& clock;
@@ -50,6 +52,10 @@ Topology find_topology(Transport& transport, std::span<const std::int64_t> node_
 /// Throws ConfigError on every rank if `mine`, what this rank read from `what`, differs from rank
 /// 0's, naming the rank and its host. Collective.
 void check_same_contents(Transport& transport, const std::string& what, const std::string& mine);
+
+/// Throws ConfigError on every rank if ranks were given different configurations, naming the rank
+/// and the line. Collective.
+void check_same_config(Transport& transport, const Config& config);
 
 /// How many ranks run on this rank's host, whatever the nodes. Collective.
 int ranks_on_host(Transport& transport);

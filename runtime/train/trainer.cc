@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -66,24 +65,6 @@ nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
 }
 
 }  // namespace
-
-void check_same_config(Transport& transport, const Config& config) {
-  const std::vector<std::string> texts = all_gather(transport, to_toml(config), {"configuration"});
-  for (std::size_t rank = 1; rank < texts.size(); ++rank) {
-    std::istringstream ours(texts[0]);
-    std::istringstream theirs(texts[rank]);
-    std::string section;
-    for (std::string a, b; std::getline(ours, a) && std::getline(theirs, b);) {
-      section = a.starts_with('[') ? a : section;
-      if (a != b) {
-        throw ConfigError(
-            fmt::format("rank {} was given another configuration: in {} '{}' there, '{}' on rank 0",
-                        rank, section, b, a),
-            /*on_every_rank=*/true);
-      }
-    }
-  }
-}
 
 Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
     : job_(job),

@@ -88,8 +88,4 @@ class Trainer {
   double first_loss_ = 0;
 };
 
-/// Throws ConfigError on every rank if ranks were given different configurations, naming the rank
-/// and the line. Collective.
-void check_same_config(Transport& transport, const Config& config);
-
 }  // namespace cartesian

@@ -59,7 +59,7 @@ HOST = r"\([^)]+\)"
 # A rank can be gone before the slowest has left the barrier that they all begin with.
 PHASE = "(combine of layer 3|barrier)"
 # In that barrier a rank may wait for another than the one that fails.
-WAITING = r"(; this rank was waiting for rank[^\n]+)?"
+WAITING = r"(; this rank was waiting for ranks? \d[^\n]*)?"
 
 check("a silent peer", 2, "silent",
       [rf"rank 0 caught: rank 0 {HOST}: no answer from rank 1 within 2 s in {PHASE}\n"])

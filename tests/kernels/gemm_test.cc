@@ -132,7 +132,7 @@ INSTANTIATE_TEST_SUITE_P(
                      testing::Values(Size{0, 5, 3}, Size{1, 1, 1}, Size{1, 64, 48}, Size{2, 3, 257},
                                      Size{13, 31, 7}, Size{64, 96, 128}, Size{127, 101, 61},
                                      Size{300, 192, 70}, Size{1030, 33, 40}, Size{2063, 65, 24},
-                                     Size{33, 40, 1537}, Size{16, 257, 384})),
+                                     Size{1024, 10, 96}, Size{33, 40, 1537}, Size{16, 257, 384})),
     [](const auto& test) {
       const Size& s = std::get<1>(test.param);
       return std::string(name_of(std::get<0>(test.param))) + "_" + std::to_string(s.rows) + "x" +

@@ -9,7 +9,8 @@
 #include "base/error.h"
 #include "comm/collectives.h"
 #include "comm/local_transport.h"
-#include "runtime/train/trainer.h"
+#include "runtime/config/config.h"
+#include "runtime/job.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/tiny_checkpoint.h"
 
