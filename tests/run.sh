@@ -6,7 +6,8 @@ usage() {
   cat <<'TXT'
 usage: bash tests/run.sh [--full] [--filter REGEX] [--jobs N]
 
-  --full          also build with ASan/UBSan and with TSan and run the unit tests there, fuzz for long, use many seeds
+  --full          also build with ASan/UBSan and with TSan and run the unit tests there, fuzz for long, use many seeds,
+                  run the slowest lint checks
   --filter REGEX  run only the ctest entries whose names match
   --jobs N        build and test with N processes (default: this machine's cores)
 The tests against PyTorch need what tests/python_env.sh installs into build/; where it cannot be had they are skipped.
