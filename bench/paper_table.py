@@ -59,7 +59,10 @@ def choose_steps(args):
     path = os.path.join(args.dir, "plan.json")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
-            return json.load(file)["steps"]
+            steps = json.load(file)["steps"]
+        if args.steps not in (None, steps):
+            sys.exit(f"{path}: the runs there have {steps} steps; --steps {args.steps} needs another --dir")
+        return steps
     steps = args.steps
     if steps is None:
         print(f"timing a few steps of each system, {args.jobs} at a time", flush=True)
@@ -94,7 +97,7 @@ def run(args, system, steps, seed):
     train(args, system, steps, seed, run_dir)
     with open(os.path.join(run_dir, "summary.json"), encoding="utf-8") as file:
         summary = json.load(file)
-    row = {"system": system.name, "seed": seed, "dead_experts": summary["dead_experts"],
+    row = {"system": system.name, "seed": seed, "steps": steps, "dead_experts": summary["dead_experts"],
            "balancedness": summary["balancedness"], **evaluate(args, system, summary["checkpoint"])}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(row, file)

@@ -16,8 +16,18 @@ A run that is finished is kept: the same command goes on where it was stopped, w
 USAGE
 }
 
+called_from=$PWD
 cd "$(dirname "$0")/.."
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
+
+# A path is the caller's, who may stand elsewhere.
+arguments=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dir) arguments+=(--dir "$(cd "$called_from" && realpath -m -- "${2:?--dir needs a folder}")"); shift 2 ;;
+    *) arguments+=("$1"); shift ;;
+  esac
+done
 
 bash cluster/install.sh build corpora
 folder=build/quickstart
@@ -31,4 +41,4 @@ if [ ! -f "$tokens-valid.idx" ]; then
   mkdir -p data/tokens
   "$folder/runtime/cartesian" tokenize data/corpora/*.txt -o "$tokens" --held-out 0.05
 fi
-exec python3 bench/paper_table.py "$folder/runtime/cartesian" --data "$tokens" "$@"
+exec python3 bench/paper_table.py "$folder/runtime/cartesian" --data "$tokens" "${arguments[@]}"

@@ -11,7 +11,7 @@ namespace cartesian {
 /// As top_k_forward(), but the k experts with the largest probability + bias are chosen; bias
 /// [experts] float32. `experts` stays in order of probability, larger first. An expert whose logit
 /// is -infinity is chosen only where no other is left. Chosen experts whose probabilities are all
-/// zero get equal gates.
+/// zero get equal gates, which are constants: they have no gradient.
 void biased_top_k_forward(const Context& context, const Tensor& logits, const Tensor& bias,
                           const Tensor& probabilities, const Tensor& experts, const Tensor& gates);
 

@@ -93,6 +93,9 @@ struct Backward {
       }
       return;
     }
+    if (p[experts[t * k]] == 0) {  // all of them are: biased_top_k made the gates constants
+      return;
+    }
     float inner = 0;
     for (std::int64_t j = t * k; j < (t + 1) * k; ++j) {
       inner += gates[j] * dgates[j];

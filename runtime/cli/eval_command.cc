@@ -13,6 +13,7 @@
 #include "comm/collectives.h"
 #include "runtime/cli/command.h"
 #include "runtime/cli/loaded_model.h"
+#include "runtime/data/tokenizer.h"
 #include "runtime/train/evaluation.h"
 #include "runtime/train/expert_load.h"
 #include "runtime/train/trace_recorder.h"
@@ -48,6 +49,8 @@ void open_data(Job& job, const Options& options, const ModelConfig& model, Evalu
     data.windows.emplace(*data.tokens,
                          given ? options.sequence_length : model.max_position_embeddings,
                          given ? "--seq-length" : "the checkpoint's max_position_embeddings");
+    check_same_tokenizer(job.files, Path(options.checkpoint) / kTokenizerFile,
+                         tokenizer_path(options.data));
     if (DocumentSources::exist(job.files, *data.tokens)) {
       data.sources.emplace(job.files, *data.tokens);
     }
@@ -71,6 +74,11 @@ void check_mask(const RouterMask& mask, const ModelConfig& model) {
   if (mask.experts > model.num_experts - needed) {
     throw ConfigError(fmt::format("--disable-top {} leaves fewer than {} of {} experts to choose",
                                   mask.experts, needed, model.num_experts));
+  }
+  if (mask.first_layer >= model.moe_layers()) {
+    throw ConfigError(
+        fmt::format("--disable-from {}: the model has {} MoE layers, so nothing would be disabled",
+                    mask.first_layer, model.moe_layers()));
   }
 }
 
@@ -175,13 +183,15 @@ CommandFunction add_eval_command(CLI::App& app) {
       ->add_option("--sequences", options->sequences,
                    "Windows, spread evenly over the data; all unless given")
       ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--disable-top", options->mask.experts,
-                   "Leave out each token's N most probable experts in every router")
-      ->check(CLI::NonNegativeNumber);
+  CLI::Option* disable_top =
+      command
+          ->add_option("--disable-top", options->mask.experts,
+                       "Leave out each token's N most probable experts in every router")
+          ->check(CLI::NonNegativeNumber);
   command
       ->add_option("--disable-from", options->mask.first_layer,
                    "With --disable-top: leave the MoE layers before this one (from 0) alone")
+      ->needs(disable_top)
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--loads", options->loads, "Every expert's share of the choices, too");
   command->add_option("--trace", options->trace,

@@ -98,6 +98,14 @@ int expert_ranks(const Config& config, const Options& options) {
   return static_cast<int>(spread);
 }
 
+int jittered_sub_layers(const Config& config) {
+  int count = 0;
+  for (std::int64_t group = 0; group < config.model.sub_layers; ++group) {
+    count += config.train.router_jitter.of(static_cast<std::size_t>(group)) > 0 ? 1 : 0;
+  }
+  return count;
+}
+
 void print_memory(const Config& config, int ranks, int spread) {
   const std::size_t element = config.train.dtype == "bfloat16" ? 2 : 4;
   const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
@@ -107,7 +115,8 @@ void print_memory(const Config& config, int ranks, int spread) {
                         .tokens = tokens,
                         .element = element,
                         .recompute = config.train.recompute == "block",
-                        .shard_optimizer = config.parallel.shard_optimizer};
+                        .shard_optimizer = config.parallel.shard_optimizer,
+                        .jittered = jittered_sub_layers(config)};
   const RankMemory memory = estimate_memory(config.model, plan);
   const auto line = [](const std::string& what, double bytes) {
     fmt::print("  {:<32} {:8.2f}\n", what, bytes / kGiB);
@@ -146,7 +155,9 @@ void print_exchange(const Config& config, const Options& options, int spread) {
   const double between_nodes = 2 * choices * (1 - 1 / nodes);
   const double bytes =
       static_cast<double>(model.hidden_size) * (config.train.dtype == "bfloat16" ? 2 : 4);
-  const double step = 2 * static_cast<double>(model.moe_layers()) * bytes;  // forward and backward
+  const bool recompute = config.train.recompute == "block";
+  const int passes = recompute ? 3 : 2;  // forward, once more if it is recomputed, and backward
+  const double step = passes * static_cast<double>(model.moe_layers()) * bytes;
   const std::string& placement = config.parallel.placement;
   if (placement != "linear" && placement != "local") {
     fmt::print("(as if the experts of {} were spread evenly over all ranks)\n", placement);
@@ -154,8 +165,10 @@ void print_exchange(const Config& config, const Options& options, int spread) {
   fmt::print("exchange per token, flat flow, experts evenly used\n");
   fmt::print("  copies between ranks {:.2f}, between nodes {:.2f} (each MoE layer, forward)\n",
              between_ranks, between_nodes);
-  fmt::print("  KiB between ranks {:.1f}, between nodes {:.1f} (all MoE layers, a training step)\n",
-             step * between_ranks / 1024, step * between_nodes / 1024);
+  fmt::print(
+      "  KiB between ranks {:.1f}, between nodes {:.1f} (all MoE layers, a training step{})\n",
+      step * between_ranks / 1024, step * between_nodes / 1024,
+      recompute ? " with its recomputation" : "");
 }
 
 int info(const Options& options) {

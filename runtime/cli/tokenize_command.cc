@@ -29,7 +29,6 @@ namespace {
 struct Options {
   std::vector<std::string> texts;
   std::vector<std::vector<std::string>> corpora;  ///< each a weight, then texts
-  std::string model;
   bool train = false;
   TokenizerTraining training;
   TokenizeOptions tokenize;
@@ -121,8 +120,8 @@ void add_corpus(const std::vector<std::string>& words, TokenizeOptions& options)
 
 std::unique_ptr<Tokenizer> make_tokenizer(FileSystem& files, const Options& options,
                                           const Clock& clock) {
-  if (!options.model.empty()) {
-    return make_sentencepiece_tokenizer(files.read(options.model), options.model);
+  if (const Path& model = options.tokenize.model; !model.empty()) {
+    return make_sentencepiece_tokenizer(files.read(model), model.string());
   }
   if (!options.train) {
     return make_byte_tokenizer();
@@ -137,7 +136,7 @@ int tokenize(Options options) {
   const SteadyClock clock;
   options.tokenize.encoding = parse_text_encoding(options.encoding);
   if (options.tokenize.encoding == TextEncoding::bytes &&
-      (options.train || !options.model.empty())) {
+      (options.train || !options.tokenize.model.empty())) {
     throw ConfigError("--encoding bytes: SentencePiece reads UTF-8 only");
   }
   options.tokenize.texts.assign(options.texts.begin(), options.texts.end());
@@ -198,7 +197,7 @@ void add_text_options(CLI::App& command, Options& options) {
 
 void add_tokenizer_options(CLI::App& command, Options& options) {
   CLI::Option* model =
-      command.add_option("--model", options.model,
+      command.add_option("--model", options.tokenize.model,
                          "SentencePiece model to tokenize with; bytes are tokens if there is none");
   CLI::Option* vocabulary =
       command

@@ -183,6 +183,11 @@ void validate_balancing(const ModelConfig& model, const TrainConfig& train) {
       throw ConfigError(fmt::format("train.router_jitter = {}: must be below 1", jitter));
     }
   }
+  for (const double rate : train.balance_bias.values) {
+    if (rate > 1) {  // probabilities are at most 1: one step would decide every choice
+      throw ConfigError(fmt::format("train.balance_bias = {}: must be at most 1", rate));
+    }
+  }
   if (train.balance_bias.any() && model.routing_kind() != RoutingKind::top_k) {
     throw ConfigError(fmt::format(
         "train.balance_bias balances top_k routing, not model.routing = \"{}\"", model.routing));

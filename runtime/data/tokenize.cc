@@ -165,6 +165,12 @@ class Batch {
   std::vector<std::exception_ptr> errors_;
 };
 
+void remove_model(FileSystem& files, const Path& prefix) {
+  if (files.exists(tokenizer_model_path(prefix))) {
+    files.remove_all(tokenizer_model_path(prefix));
+  }
+}
+
 }  // namespace
 
 TokenizeResult tokenize_texts(FileSystem& files, const Tokenizer& tokenizer,
@@ -191,14 +197,13 @@ TokenizeResult tokenize_texts(FileSystem& files, const Tokenizer& tokenizer,
     }
   }
   outputs.finish();
+  staged.publish();
   if (tokenizer.model_file().empty()) {  // one of another tokenizer would mislead
-    for (const Path& prefix : {options.prefix, held_out_prefix(options.prefix)}) {
-      if (files.exists(tokenizer_model_path(prefix))) {
-        files.remove_all(tokenizer_model_path(prefix));
-      }
+    remove_model(files, options.prefix);
+    if (options.held_out > 0.0) {
+      remove_model(files, held_out_prefix(options.prefix));
     }
   }
-  staged.publish();
   return outputs.result();
 }
 

@@ -62,18 +62,18 @@ std::int64_t check_texts(FileSystem& files, std::span<const Path> texts) {
   return total;
 }
 
-/// Throws if writing what bears `prefix` would destroy a text.
-void check_outputs(FileSystem& files, const Path& prefix, std::span<const Path> texts) {
+/// Throws if writing what bears `prefix` would destroy one of `inputs`.
+void check_outputs(FileSystem& files, const Path& prefix, std::span<const Path> inputs) {
   for (const Path& output :
        {token_data_path(prefix), token_index_path(prefix), tokenizer_path(prefix),
         tokenizer_model_path(prefix), sources_path(prefix)}) {
     for (const Path& name : {output, StagedFiles::temporary_name(output)}) {
-      const auto is_output = [&](const Path& text) { return files.same_file(text, name); };
-      const auto text = std::ranges::find_if(texts, is_output);
-      if (text != texts.end()) {
+      const auto is_output = [&](const Path& input) { return files.same_file(input, name); };
+      const auto input = std::ranges::find_if(inputs, is_output);
+      if (input != inputs.end()) {
         throw ConfigError(
-            fmt::format("text {} would be overwritten by {}: choose another name with --output",
-                        text->string(), name.string()));
+            fmt::format("{} would be overwritten by {}: choose another name with --output",
+                        input->string(), name.string()));
       }
     }
   }
@@ -101,8 +101,12 @@ Path held_out_prefix(const Path& prefix) {
 std::int64_t check_tokenize_options(FileSystem& files, const TokenizeOptions& options) {
   check_options(options);
   const std::int64_t bytes = check_texts(files, options.texts);
-  check_outputs(files, options.prefix, options.texts);
-  check_outputs(files, held_out_prefix(options.prefix), options.texts);
+  std::vector<Path> inputs = options.texts;
+  if (!options.model.empty()) {
+    inputs.push_back(options.model);
+  }
+  check_outputs(files, options.prefix, inputs);
+  check_outputs(files, held_out_prefix(options.prefix), inputs);
   return bytes;
 }
 

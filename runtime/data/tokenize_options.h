@@ -29,6 +29,7 @@ struct Corpus {
 
 struct TokenizeOptions {
   std::vector<Path> texts;
+  Path model = {};  ///< a tokenizer's model that is read; empty: none
   Path prefix;
   TextEncoding encoding = TextEncoding::utf8;
   /// Share of the documents that goes to PREFIX-valid, spread evenly over all texts; 0: none.
@@ -48,8 +49,8 @@ struct TokenizeOptions {
 Path held_out_prefix(const Path& prefix);
 
 /// The sum of the texts' sizes. Throws, before any text is read, ConfigError on options that cannot
-/// work or outputs that would overwrite a text, FormatError on an empty text, FileError on one that
-/// cannot be read.
+/// work or outputs that would overwrite what is read, FormatError on an empty text, FileError on
+/// one that cannot be read.
 std::int64_t check_tokenize_options(FileSystem& files, const TokenizeOptions& options);
 
 /// Throws FormatError, naming `text` and the byte, if its bytes from `offset` on, `document`, are

@@ -94,6 +94,24 @@ Path tokenizer_model_path(const Path& prefix) {
   return path += ".tokenizer.model";
 }
 
+void check_same_tokenizer(FileSystem& files, const Path& model, const Path& data) {
+  if (!files.exists(model) || !files.exists(data)) {
+    return;
+  }
+  std::unique_ptr<Tokenizer> known;
+  try {
+    known = load_tokenizer(files, model);
+  } catch (const FormatError&) {
+    return;
+  }
+  if (known->to_json() != load_tokenizer(files, data)->to_json()) {
+    throw ConfigError(fmt::format(
+        "{} is another tokenizer than {}: the same tokens would mean other texts; tokenize all "
+        "texts with the tokenizer of the model",
+        data.string(), model.string()));
+  }
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer(FileSystem& files, const Path& path) {
   const std::string source = path.string();
   const json root = parse_json(files.read(path), source);

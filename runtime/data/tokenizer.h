@@ -48,6 +48,9 @@ std::unique_ptr<Tokenizer> make_byte_tokenizer();
 /// PREFIX.tokenizer.json, and beside it the model file of a tokenizer that has one.
 Path tokenizer_path(const Path& prefix);
 Path tokenizer_model_path(const Path& prefix);
+/// Throws ConfigError, naming both, if there are tokenizers at `model` and `data` and they differ.
+/// A file at `model` that load_tokenizer() refuses, as one of Hugging Face's, tells nothing.
+void check_same_tokenizer(FileSystem& files, const Path& model, const Path& data);
 /// Throws FormatError, naming the file, unless it holds a tokenizer of a known kind: all of it, so
 /// that the file can be carried elsewhere alone.
 std::unique_ptr<Tokenizer> load_tokenizer(FileSystem& files, const Path& path);

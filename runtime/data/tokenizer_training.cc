@@ -1,8 +1,11 @@
 #include "runtime/data/tokenizer_training.h"
 
+#include <algorithm>
+
 #include "base/random.h"
 #include "runtime/data/document_stream.h"
 #include "runtime/data/sentencepiece.h"
+#include "runtime/data/utf8.h"
 
 namespace cartesian {
 
@@ -42,15 +45,22 @@ class SampledLines {
       if (document->held_out || random_uniform(key_, index_++) >= share_) {
         continue;
       }
-      bytes_left_ -= static_cast<std::int64_t>(document->text.size());
-      if (bytes_left_ < 0) {
-        return std::nullopt;
-      }
       check_encoding(TextEncoding::utf8, document->text, document->offset,
                      options_.texts[static_cast<std::size_t>(document->source)]);
-      return document;
+      cut(document->text);
+      return document->text.empty() ? std::nullopt : document;
     }
     return std::nullopt;
+  }
+
+  /// To what is left of the budget, between two characters.
+  void cut(std::string_view& text) {
+    std::size_t size = std::min(text.size(), static_cast<std::size_t>(bytes_left_));
+    bytes_left_ -= static_cast<std::int64_t>(size);
+    while (size > 0 && size < text.size() && is_utf8_continuation(text[size])) {
+      --size;
+    }
+    text = text.substr(0, size);
   }
 
   const TokenizeOptions& options_;

@@ -19,9 +19,9 @@ LmHead::LmHead(ParameterStore& store, const ModelConfig& config)
 
 void LmHead::pack(const Context& context, DType dtype) { output_.pack(context, dtype); }
 
-std::int64_t LmHead::slice_rows() const {
+std::int64_t LmHead::slice_rows(std::int64_t vocab_size) {
   // A multiple of 16 keeps the products' sizes few.
-  return std::max<std::int64_t>(16, kLogitBytes / (4 * vocab_size_) / 16 * 16);
+  return std::max<std::int64_t>(16, kLogitBytes / (4 * vocab_size) / 16 * 16);
 }
 
 void LmHead::evaluate(RankContext& rank, const Tensor& x, const Tensor& targets,

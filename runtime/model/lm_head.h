@@ -23,8 +23,11 @@ class LmHead {
   /// logits [rows, vocab_size] float32 of x [rows, hidden].
   void logits(RankContext& rank, const Tensor& x, const Tensor& logits) const;
 
+  /// Tokens whose logits exist at a time.
+  static std::int64_t slice_rows(std::int64_t vocab_size);
+
  private:
-  std::int64_t slice_rows() const;
+  std::int64_t slice_rows() const { return slice_rows(vocab_size_); }
 
   std::int64_t vocab_size_;
   Norm norm_;

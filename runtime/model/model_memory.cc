@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "runtime/model/lm_head.h"
 #include "runtime/model/parameter_count.h"
 
 namespace cartesian {
@@ -78,28 +79,31 @@ RankMemory estimate_memory(const ModelConfig& config, const MemoryPlan& plan) {
   double sub_layer_backward = 0;
   if (config.sub_layers > 0) {
     const auto width = static_cast<double>(config.expert_width());
-    const auto choices = static_cast<double>(config.moe_top_k);
+    const auto choices = static_cast<double>(config.max_choices());
     const double copy_in_f32 = plan.element < sizeof(float) ? 2 * hidden : 0;
     sub_layer = 3 * hidden + copy_in_f32 + choices * (2 * hidden + 2 * width) +
                 static_cast<double>(config.shared_ffns()) * 2 * width +
-                static_cast<double>(config.num_experts + 6 * config.moe_top_k) * 4 / size;
+                (static_cast<double>(config.num_experts) + 6 * choices) * 4 / size;
     sub_layer_backward = 2 * hidden + choices * 2 * hidden;
   }
   const auto sub_layers = static_cast<double>(config.sub_layers);
-  const double moe = sub_layers * sub_layer;
+  const double moe = sub_layers * sub_layer + plan.jittered * hidden * 4 / size;
   double kept = blocks * attention + (blocks - moe_blocks) * dense + moe_blocks * moe;
   if (plan.recompute) {  // every block's input, and all of the block that is in backward
     kept = blocks * hidden + attention + std::max(blocks > moe_blocks ? dense : 0, moe);
   }
   const double per_token = 2 * hidden + kept + sub_layers * sub_layer_backward;
   const double scratch = 5 * hidden;  // attention's backward
+  const double logits =
+      std::min(plan.tokens, static_cast<double>(LmHead::slice_rows(config.vocab_size))) *
+      static_cast<double>(config.vocab_size) * (plan.element < sizeof(float) ? 6 : 4);
   const double embedding = hidden * static_cast<double>(config.vocab_size);
   const double dense_part = count.backbone + count.small;
   const int shards = plan.shard_optimizer ? plan.ranks : 1;
   return {.parameters =
               dense_bytes_per_parameter(shards) * dense_part + kBytesPerParameter * local_experts,
           .packed = 2 * size * (count.backbone - embedding + local_experts),
-          .activations = kArenaSlack * plan.tokens * (per_token + scratch) * size};
+          .activations = kArenaSlack * (plan.tokens * (per_token + scratch) * size + logits)};
 }
 
 }  // namespace cartesian

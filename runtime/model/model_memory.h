@@ -28,7 +28,7 @@ void check_training_memory(const ModelConfig& config, const TrainingNeeds& needs
 struct RankMemory {
   double parameters = 0;   ///< weights, gradients and two moments, float32
   double packed = 0;       ///< the weights once more, as the products want them
-  double activations = 0;  ///< of one micro-batch, and of one block's backward
+  double activations = 0;  ///< of one micro-batch, one block's backward and a slice of logits
   double total() const { return parameters + packed + activations; }
 };
 struct MemoryPlan {
@@ -38,8 +38,10 @@ struct MemoryPlan {
   std::size_t element = 4;  ///< size of an activation
   bool recompute = false;   ///< see RankContext
   bool shard_optimizer = false;
+  int jittered = 0;  ///< sub-layers of a MoE layer with router jitter
 };
-/// With tokens that each visit the nominal number of experts, evenly.
+/// With tokens that visit experts evenly, as many as they may: with top-p routing that is the
+/// number an untrained router, whose probabilities are all alike, takes.
 RankMemory estimate_memory(const ModelConfig& config, const MemoryPlan& plan);
 
 }  // namespace cartesian

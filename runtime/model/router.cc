@@ -236,7 +236,9 @@ float Router::move_bias(const RouterLoad& load, double rate) const {
     if (load.counts[e] != mean) {
       bias[e] += load.counts[e] < mean ? step : -step;
     }
-    largest = std::max(largest, std::abs(bias[e]));
+    // One that is not a number, from a checkpoint made elsewhere, must be seen.
+    largest = std::max(largest, std::isfinite(bias[e]) ? std::abs(bias[e])
+                                                       : std::numeric_limits<float>::infinity());
   }
   return largest;
 }

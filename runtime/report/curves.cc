@@ -41,6 +41,13 @@ struct Extremes {
   }
 };
 
+/// The last number of a column, as it was logged; null if there is none.
+ordered_json last_number(const std::vector<double>& values) {
+  const auto last = std::find_if(values.rbegin(), values.rend(),
+                                 [](double value) { return std::isfinite(value); });
+  return last == values.rend() ? ordered_json() : ordered_json(*last);
+}
+
 ordered_json column_json(const ScalarTable::Column& column, std::size_t points) {
   const std::size_t rows = column.values.size();
   ordered_json mean = ordered_json::array();
@@ -56,7 +63,7 @@ ordered_json column_json(const ScalarTable::Column& column, std::size_t points) 
     min.push_back(extremes.count == 0 ? ordered_json() : short_number(extremes.min));
     max.push_back(extremes.count == 0 ? ordered_json() : short_number(extremes.max));
   }
-  ordered_json json = {{"mean", std::move(mean)}};
+  ordered_json json = {{"mean", std::move(mean)}, {"last", last_number(column.values)}};
   if (min != max && !column.key.starts_with("phase_s.")) {
     json["min"] = std::move(min);
     json["max"] = std::move(max);
@@ -83,7 +90,9 @@ double median(std::vector<double> values) {
   }
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  // Of an even number of values the mean of the two in the middle.
+  return values.size() % 2 == 1 ? *middle
+                                : (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
 }  // namespace

@@ -26,10 +26,7 @@ void read_json_lines(FileSystem& files, const Path& path,
   for (std::size_t begin = 0, end = 0; (end = text.find('\n', begin)) != std::string::npos;
        begin = end + 1) {
     const std::string place = fmt::format("{}:{}", path.string(), ++number);
-    // Tolerated here and only here: twice the same key, of which the last counts.
-    const auto json = nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
-                                            text.begin() + static_cast<std::ptrdiff_t>(end),
-                                            nullptr, /*allow_exceptions=*/false);
+    const auto json = parse_json(std::string_view(text).substr(begin, end - begin), place);
     if (!json.is_object()) {
       throw FormatError(fmt::format("{}: not a JSON object", place));
     }

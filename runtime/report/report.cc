@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
-#include "base/error.h"
+#include <algorithm>
+#include <exception>
+
 #include "runtime/report/csv.h"
 #include "runtime/report/page.h"
 #include "runtime/report/tensorboard.h"
@@ -15,13 +17,20 @@ constexpr const char* kPageFile = "report.html";
 // TensorBoard takes files of this name; another run of the command replaces it.
 constexpr const char* kEventFile = "events.out.tfevents.0.cartesian";
 
-/// The run's own directory below TensorBoard's; a name that is a path stays below it, too.
-Path event_path(const Path& directory, const RunData& run) {
-  std::string name = run.name;
-  for (char& c : name) {
-    c = c == '/' ? '_' : c;
+/// Each run's own directory below TensorBoard's; a name that is a path stays below it, too.
+std::vector<Path> event_paths(const Path& directory, const std::vector<RunData>& runs) {
+  std::vector<Path> paths;
+  for (const RunData& run : runs) {
+    std::string name = run.name;
+    std::ranges::replace(name, '/', '_');
+    name = name == "." || name == ".." ? "run" : name;
+    Path path = directory / name / kEventFile;
+    for (int number = 2; std::ranges::find(paths, path) != paths.end(); ++number) {
+      path = directory / fmt::format("{}-{}", name, number) / kEventFile;
+    }
+    paths.push_back(path);
   }
-  return directory / (name == "." || name == ".." ? "run" : name) / kEventFile;
+  return paths;
 }
 
 }  // namespace
@@ -45,8 +54,9 @@ std::vector<Path> write_report(FileSystem& files, const ReportOptions& options) 
     write(options.csv / "scalars.csv", make_csv(runs));
   }
   if (!options.tensorboard.empty()) {
-    for (const RunData& run : runs) {
-      write(event_path(options.tensorboard, run), make_event_file(run));
+    const std::vector<Path> paths = event_paths(options.tensorboard, runs);
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+      write(paths[i], make_event_file(runs[i]));
     }
   }
   return written;
@@ -57,7 +67,7 @@ std::string try_write_report(FileSystem& files, const Path& run_directory) {
     const ReportOptions options{
         .runs = {run_directory}, .output = {}, .csv = {}, .tensorboard = {}};
     return fmt::format("report: {}", write_report(files, options).front().string());
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {  // whatever it is, the run itself has succeeded
     return fmt::format("no report could be written: {}", error.what());
   }
 }

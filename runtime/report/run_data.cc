@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "runtime/report/json_lines.h"
 #include "runtime/train/run_directory.h"
 
@@ -50,17 +51,24 @@ std::vector<std::pair<std::string, std::string>> read_config(FileSystem& files, 
   return values;
 }
 
-/// Builds a table line by line.
+/// Builds a table line by line. Of lines of the same step the last counts: a run that was stopped
+/// between two of its files may have written it twice.
 class TableBuilder {
  public:
   explicit TableBuilder(ScalarTable& table) : table_(table) {}
 
   void add(const JsonLine& line) {
     const std::int64_t step = line.integer("step", 0);
-    if (table_.rows() > 0 && step <= table_.steps.back()) {
+    if (table_.rows() > 0 && step < table_.steps.back()) {
       line.refuse(fmt::format("step {} after step {}", step, table_.steps.back()));
     }
-    table_.steps.push_back(step);
+    if (table_.rows() > 0 && step == table_.steps.back()) {
+      for (ScalarTable::Column& column : table_.columns) {
+        column.values.back() = kMissing;
+      }
+    } else {
+      table_.steps.push_back(step);
+    }
     add_numbers(line, "", line.value);
     for (ScalarTable::Column& column : table_.columns) {
       column.values.resize(table_.rows(), kMissing);
@@ -76,19 +84,20 @@ class TableBuilder {
         if (prefix.empty() && key == "step") {
           continue;
         }
-        column(prefix + key).values.push_back(value.get<double>());
+        value_of(prefix + key) = value.get<double>();
       } else if (!value.is_null()) {
         line.refuse(fmt::format("{}{} is no number", prefix, key));
       }
     }
   }
-  ScalarTable::Column& column(const std::string& key) {
+  /// In the row in progress.
+  double& value_of(const std::string& key) {
     auto found = std::ranges::find(table_.columns, key, &ScalarTable::Column::key);
     if (found == table_.columns.end()) {
       found = table_.columns.insert(found, {key, {}});
     }
-    found->values.resize(table_.rows() - 1, kMissing);
-    return *found;
+    found->values.resize(table_.rows(), kMissing);
+    return found->values.back();
   }
 
   ScalarTable& table_;
@@ -192,7 +201,7 @@ RunData load_run(FileSystem& files, const Path& path) {
                     [&](const JsonLine& line) { run.environment.push_back(line.value); });
   }
   if (const Path summary = path / kSummaryFile; files.exists(summary)) {
-    run.summary = json::parse(files.read(summary), nullptr, /*allow_exceptions=*/false);
+    run.summary = parse_json(files.read(summary), summary.string());
     if (!run.summary.is_object()) {
       throw FormatError(fmt::format("{}: not a JSON object", summary.string()));
     }

@@ -89,22 +89,32 @@ void RunDirectory::open_log(const Config& config, std::int64_t first_step) {
       return;
     }
     files_.write_atomically(path_ / kRunConfigFile, to_toml(config));
-    metrics_ = open_lines(path_ / kMetricsFile, first_step);
-    experts_ = open_lines(path_ / kExpertsFile, first_step);
-    environment_ = open_lines(path_ / kEnvironmentFile, first_step);
+    const auto until_then = [&](const nlohmann::json& line) {
+      return first_step > 0 && line["step"].get<std::int64_t>() <= first_step;
+    };
+    const auto not_again = [&](const nlohmann::json& line) {
+      const bool again = first_step == config.train.steps && !config.data.valid.empty() &&
+                         line["step"].get<std::int64_t>() == first_step &&
+                         line.contains("valid_loss");
+      return until_then(line) && !again;
+    };
+    metrics_ = open_lines(path_ / kMetricsFile, not_again);
+    experts_ = open_lines(path_ / kExpertsFile, until_then);
+    environment_ = open_lines(path_ / kEnvironmentFile, until_then);
   });
 }
 
-std::unique_ptr<OutputFile> RunDirectory::open_lines(const Path& path, std::int64_t first_step) {
+std::unique_ptr<OutputFile> RunDirectory::open_lines(
+    const Path& path, const std::function<bool(const nlohmann::json&)>& keep) {
   std::string kept;
-  if (first_step > 0 && files_.exists(path)) {
+  if (files_.exists(path)) {
     const std::string old = files_.read(path);
     for (std::size_t begin = 0; begin < old.size();) {
       const std::size_t end = std::min(old.find('\n', begin), old.size());
       const std::string line = old.substr(begin, end - begin);
       const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
       if (json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
-          json["step"].get<std::int64_t>() <= first_step) {
+          keep(json)) {
         kept += line + "\n";
       }
       begin = end + 1;

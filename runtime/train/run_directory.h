@@ -2,6 +2,7 @@
 // RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, experts.jsonl,
 // environment.jsonl, summary.json and checkpoints/. Rank 0 writes.
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -31,8 +32,9 @@ class RunDirectory {
   /// The last complete checkpoint, if there is one. The same on every rank. Collective.
   std::optional<Path> last_checkpoint();
 
-  /// Writes config.toml and opens the logs, dropping lines of steps after `first_step` (a run that
-  /// is resumed from there writes them again). Rank 0 does, the others wait. Collective.
+  /// Writes config.toml and opens the logs, dropping what a run that is resumed from `first_step`
+  /// writes again: lines of later steps, and the last validation if no step is left to train. Rank
+  /// 0 does, the others wait. Collective.
   void open_log(const Config& config, std::int64_t first_step);
   /// Each appends one line to its log; on other ranks than 0 does nothing.
   void log(const nlohmann::ordered_json& record);
@@ -43,7 +45,8 @@ class RunDirectory {
 
  private:
   void check_shared();
-  std::unique_ptr<OutputFile> open_lines(const Path& path, std::int64_t first_step);
+  std::unique_ptr<OutputFile> open_lines(const Path& path,
+                                         const std::function<bool(const nlohmann::json&)>& keep);
 
   FileSystem& files_;
   Transport& transport_;

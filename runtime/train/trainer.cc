@@ -115,6 +115,8 @@ void Trainer::open_data() {
     samples_.emplace(*train_windows_, static_cast<std::uint64_t>(config_.train.seed));
     if (!config_.data.valid.empty()) {
       valid_windows_.emplace(open(config_.data.valid, valid_data_));
+      check_same_tokenizer(job_.files, tokenizer_path(config_.data.train),
+                           tokenizer_path(config_.data.valid));
     }
     const Path tokenizer = tokenizer_path(config_.data.train);
     if (job_.files.exists(tokenizer)) {

@@ -52,6 +52,7 @@ class Balancing(CliTest):
                             "train.z_loss has 2 values, but model.sub_layers = 1")
         self.assert_refused(("train", config, "--set", "train.balance_bias=1", "--set", "model.routing=top_p"),
                             "train.balance_bias balances top_k routing")
+        self.assert_refused(("train", config, "--set", "train.balance_bias=1.5"), "train.balance_bias = 1.5: must be at most 1")
 
 
 class Memory(CliTest):

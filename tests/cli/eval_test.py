@@ -75,7 +75,10 @@ class Evaluation(CliTest):
         self.assert_close(number_after("loss", self.evaluate("--disable-top", "1", ranks=2)), masked, 1e-5)
         spared = number_after("loss", self.evaluate("--disable-top", "1", "--disable-from", "1"))
         self.assertNotIn(spared, (plain, masked))
-        self.assertEqual(number_after("loss", self.evaluate("--disable-top", "1", "--disable-from", "2")), plain)
+        self.assert_refused(("eval", self.checkpoint, "--data", self.mixed, "--disable-top", "1", "--disable-from", "2"),
+                            "--disable-from 2: the model has 2 MoE layers", ranks=2)
+        alone = self.run_program("eval", self.checkpoint, "--data", self.mixed, "--disable-from", "1", code=2)
+        self.assertIn("--disable-top", alone.err)
         self.assert_refused(("eval", self.checkpoint, "--data", self.mixed, "--disable-top", "3"),
                             "leaves fewer than 2 of 4 experts", ranks=2)
 
@@ -125,6 +128,9 @@ class Info(CliTest):
         self.assertRegex(printed, r"between ranks 6\.00, between nodes 4\.00")
         groups = self.run_program("info", config, "--ranks", "4", "--nodes", "2", "--set", "parallel.expert_ranks=2").out
         self.assertRegex(groups, r"between ranks 4\.00, between nodes 0\.00")
+        def between_ranks(*words):
+            return float(re.search(r"KiB between ranks (\S+),", self.run_program("info", config, "--ranks", "2", *words).out)[1])
+        self.assertAlmostEqual(between_ranks("--set", "train.recompute=block") / between_ranks(), 1.5, delta=0.02)
         parameters = re.search(r"matrices only.*\n.*all .*", printed)[0]
         self.assertIn(parameters, self.run_program("info", run.checkpoint(1)).out)
 

@@ -149,14 +149,16 @@ class Report(CliTest):
         self.assert_refused(("report", self.folder / "absent"), "absent", "config.toml")
         for name, text, *patterns in (
                 ("metrics.jsonl", "", "metrics.jsonl: holds no step yet"),
-                ("metrics.jsonl", '{"step": 1, "loss": 2}\n{"step": 2, "lo\n', r"metrics.jsonl:2: not a JSON object"),
+                ("metrics.jsonl", '{"step": 1, "loss": 2}\n{"step": 2, "lo\n', r"metrics.jsonl:2: not valid JSON at line 1, column 16"),
                 ("metrics.jsonl", '{"step": 2, "loss": 2}\n{"step": 1, "loss": 2}\n', r"metrics.jsonl:2: step 1 after"),
                 ("metrics.jsonl", '{"step": 2, "loss": "x"}\n', r"metrics.jsonl:1: loss is no number"),
                 ("experts.jsonl", '{"step": 2, "steps": 1, "loads": [[[1, 2], [3]]]}\n', "experts.jsonl:1: loads"),
                 ("experts.jsonl", '{"step": 2, "steps": 1, "loads": [[[1, -2]]]}\n', "experts.jsonl:1: loads"),
                 ("experts.jsonl", '{"step": 2}\n', "experts.jsonl:1: .*steps"),
                 ("environment.jsonl", "[]\n", "environment.jsonl:1: not a JSON object"),
-                ("summary.json", "{", "summary.json: not a JSON object"),
+                ("summary.json", "{", "summary.json: not valid JSON at line 1, column 2"),
+                ("summary.json", "[" * 100000, "summary.json: JSON nested deeper than 64"),
+                ("environment.jsonl", '{"step": ' + "[" * 100000 + "\n", "environment.jsonl:1: JSON nested deeper than 64"),
                 ("config.toml", "[model\n", "config.toml:1")):
             with self.subTest(name=name, text=text):
                 run = self.copy()

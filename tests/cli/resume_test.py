@@ -50,10 +50,14 @@ class Exactness(CliTest):
     def test_resume_of_a_finished_run_changes_nothing(self):
         config, run = self.config(train__steps=3)
         self.run_program("train", config)
-        before = run.losses()
-        self.run_program("train", config, "--resume")
-        self.assertEqual(run.losses(), before)
+        before = run.records()
+        (run.path / "summary.json").unlink()
+        self.run_program("train", config, "--resume", ranks=2)
+        self.assertEqual([sorted(record) for record in run.records()], [sorted(record) for record in before])
+        self.assertEqual(run.losses(), {record["step"]: record["loss"] for record in before if "loss" in record})
         self.assertEqual(run.checkpoints(), [3])
+        self.assertTrue((run.path / "summary.json").exists())
+        self.run_program("report", run.path)
 
     def test_a_stop_that_has_been_passed_stops_at_once(self):
         config, run = self.stopped_run(3, train__steps=9)

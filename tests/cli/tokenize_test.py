@@ -105,6 +105,10 @@ class SentencePiece(CliTest):
             for path in sorted(self.folder.glob("pieces*")):
                 self.assertEqual(output.with_name(path.name).read_bytes(), path.read_bytes(), path.name)
 
+    def test_the_given_model_is_not_overwritten(self):
+        self.assert_refused(("tokenize", *self.texts, "-o", self.pieces, "--model", f"{self.pieces}.tokenizer.model"),
+                            "pieces.tokenizer.model would be overwritten")
+
     def test_train_eval_and_generate(self):
         for documents in (False, True):
             config, run = self.config(model__vocab_size=self.VOCABULARY, model__document_attention=documents,
@@ -114,6 +118,8 @@ class SentencePiece(CliTest):
             self.assertEqual(json.loads((checkpoint / "config.json").read_text())["document_attention"], documents)
             out = self.run_program("eval", checkpoint, "--data", f"{self.pieces}-valid").out
             self.assertEqual(sorted(re.findall(r"^  (\S+\.txt) +loss", out, re.MULTILINE)), ["digits.txt", "prose.txt"])
+            self.assert_refused(("eval", checkpoint, "--data", self.tokens), "another tokenizer than")
+            self.assert_refused(("train", config, "--resume", "--set", f"data.valid={self.tokens}-valid"), "another tokenizer than")
             out = self.run_program("generate", checkpoint, "--prompt", "A na\u00efve prompt", "--tokens", "20").out
             self.assertTrue(out.startswith("A na\u00efve prompt"), out)
             self.assertGreater(len(out), len("A na\u00efve prompt\n"))

@@ -108,10 +108,15 @@ TEST(BiasedTopKChoice, WhatItChoosesFirstIsMasked) {
 
 TEST(BiasedTopKChoice, ProbabilitiesOfZeroShareEvenly) {
   OpHarness harness;
-  const Forward op(harness, HostTensor(DType::f32, {1, 3}, {500, 0, 0}),
-                   HostTensor(DType::f32, {3}, {-2, 0, 0}), 2);
+  Forward op(harness, HostTensor(DType::f32, {1, 3}, {500, 0, 0}),
+             HostTensor(DType::f32, {3}, {-2, 0, 0}), 2);
   EXPECT_EQ(op.experts, HostTensor({1, 2}, std::vector<std::int32_t>{1, 2}));
   EXPECT_EQ(op.gates.values(), (Doubles{0.5, 0.5}));
+  // They are constants.
+  HostTensor dlogits(DType::f32, {1, 3});
+  HostTensor dgates(DType::f32, {1, 2}, {3, -1});
+  top_k_backward(harness, op.probabilities, op.experts, op.gates, dgates, Tensor(), dlogits);
+  EXPECT_EQ(dlogits.values(), (Doubles{0, 0, 0}));
 }
 
 TEST(BiasedTopKChoice, ProbabilitiesMayReplaceTheLogits) {

@@ -23,6 +23,9 @@ class Tape {
   Var variable(double value);
   /// d result / d v at v.index(), for every v recorded.
   std::vector<double> gradients(const Var& result) const;
+  /// Likewise the sum of the absolute values of the terms whose sum is that derivative: how much
+  /// larger it is says how many digits rounding takes from the derivative.
+  std::vector<double> magnitudes(const Var& result) const;
 
  private:
   friend class Var;
@@ -96,6 +99,17 @@ inline std::vector<double> Tape::gradients(const Var& result) const {
     }
   }
   return gradients;
+}
+
+inline std::vector<double> Tape::magnitudes(const Var& result) const {
+  const std::vector<double> gradients = this->gradients(result);
+  std::vector<double> magnitudes(nodes_.size());
+  for (std::size_t i = 1; i < nodes_.size(); ++i) {
+    for (std::size_t j = 0; j < 2; ++j) {
+      magnitudes[nodes_[i].operand[j]] += std::abs(nodes_[i].derivative[j] * gradients[i]);
+    }
+  }
+  return magnitudes;
 }
 
 inline double value_of(double x) { return x; }

@@ -12,8 +12,7 @@ function describeModel(run) {
 
 function lastOf(run, table, key) {
   const values = column(run, table, key);
-  const numbers = values ? values.mean.filter(value => value !== null) : [];
-  return numbers.length ? numbers[numbers.length - 1] : null;
+  return values ? values.last : null;
 }
 
 // Mean of the curve's last part: a single step says little.

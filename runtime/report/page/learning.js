@@ -50,7 +50,9 @@ function runLegend() {
 function perplexityReferences() {
   const summary = runs.map(run => run.summary).find(Boolean);
   if (!summary) return [];
-  const same = runs.every(run => !run.summary || Math.abs(run.summary.bigram_perplexity - summary.bigram_perplexity) < 1e-9);
+  const of = runs.find(run => run.summary);
+  const same = runs.every(run => (run.summary ? Math.abs(run.summary.bigram_perplexity - summary.bigram_perplexity) < 1e-9
+    : ['data.train', 'data.valid'].every(key => run.config[key] === of.config[key])));
   if (!same) return [];  // other data: one line would be wrong for some
   return [{ name: 'unigram', value: summary.unigram_perplexity }, { name: 'bigram', value: summary.bigram_perplexity }]
     .filter(reference => Number.isFinite(reference.value));

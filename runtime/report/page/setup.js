@@ -6,7 +6,7 @@ function facts(entries) {
 }
 
 function startFacts(start) {
-  const hosts = Array.isArray(start.hosts) ? start.hosts : [];
+  const hosts = Array.isArray(start.hosts) ? start.hosts.filter(host => host !== null && typeof host === 'object') : [];
   return facts([
     ['Started', typeof start.started === 'string' ? start.started.replace('T', ' ').replace('Z', ' UTC') : undefined],
     ['At step', start.step], ['Ranks', start.ranks],
@@ -17,13 +17,14 @@ function startFacts(start) {
 }
 
 function configTables(run) {
-  const sections = {};
+  const sections = new Map();
   for (const [key, value] of Object.entries(run.config)) {
     const dot = key.indexOf('.');
     const name = dot < 0 ? '' : key.slice(0, dot);
-    (sections[name] = sections[name] || []).push([key.slice(dot + 1), value]);
+    if (!sections.has(name)) sections.set(name, []);
+    sections.get(name).push([key.slice(dot + 1), value]);
   }
-  return html('div', { class: 'config' }, Object.entries(sections).map(([name, entries]) => html('table', {},
+  return html('div', { class: 'config' }, [...sections].map(([name, entries]) => html('table', {},
     html('caption', { text: name ? `[${name}]` : 'top level' }),
     html('tbody', {}, entries.map(([key, value]) => html('tr', {}, html('th', { scope: 'row', text: key }), html('td', { text: value })))))));
 }

@@ -31,7 +31,7 @@ function meanPhases(run) {
 
 function phaseTable(run) {
   const phases = meanPhases(run);
-  if (!phases) return null;
+  if (!phases || Object.keys(phases).length === 0) return null;
   const whole = Object.values(phases).reduce((sum, seconds) => sum + seconds, 0);
   const most = Math.max(...Object.values(phases));
   return card('An average step', `${shortTime(whole)} on rank 0, by phase.`,
@@ -42,7 +42,7 @@ function phaseTable(run) {
 }
 
 function phaseComparison() {
-  const all = runs.map(run => [run, meanPhases(run)]).filter(([, phases]) => phases);
+  const all = runs.map(run => [run, meanPhases(run)]).filter(([, phases]) => phases && Object.keys(phases).length > 0);
   if (all.length === 0) return null;
   const whole = phases => Object.values(phases).reduce((sum, seconds) => sum + seconds, 0);
   const longest = Math.max(...all.map(([, phases]) => whole(phases)));
@@ -57,6 +57,7 @@ function phaseChart(run) {
   const phases = phasesOf(run);
   if (!phases) return null;
   const shown = Object.entries(phases).filter(([, values]) => mean(values) > 0);
+  if (shown.length === 0) return null;
   return stackedChart('Time by phase', several ? run.name : 'Seconds of a step on rank 0.', () => ({
     x: positions(run, run.steps), share: chosen.share,
     layers: shown.map(([phase, values]) => ({ name: phaseText(phase), color: phaseColor(phase), values })),

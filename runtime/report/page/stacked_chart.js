@@ -56,8 +56,11 @@ function stackedChart(title, note, spec, options = {}) {
     const format = now.share ? percent : shortTime;
     const yTicks = linearTicks(0, most, 4);
     const left = Math.max(...yTicks.map(tick => format(tick).length)) * 6.6 + 12, right = 10, top = 10, bottom = height - 26;
-    const start = now.x[0], end = now.x[now.x.length - 1] > start ? now.x[now.x.length - 1] : start + 1;
-    const place_x = i => left + (columns === 1 ? 0.5 : i / (columns - 1)) * (width - left - right);
+    // A column stands where its stretch of points ends.
+    const ends = Array.from({ length: columns }, (_, i) => now.x[Math.floor(now.x.length * (i + 1) / columns) - 1]);
+    const start = ends[0], end = ends[columns - 1] > start ? ends[columns - 1] : start + 1;
+    const x = value => left + (value - start) / (end - start) * (width - left - right);
+    const place_x = i => (columns === 1 ? left + (width - left - right) / 2 : x(ends[i]));
     const y = value => bottom - Math.min(1, value / most) * (bottom - top);
     const root = svg('svg', { width, height, viewBox: `0 0 ${width} ${height}`, role: 'img', tabindex: 0,
       'aria-label': `${title}. ${layers.map(layer => `${layer.name} ${shortTime(mean(layer.values))}`).join(', ')} a step on average.` });
@@ -70,20 +73,19 @@ function stackedChart(title, note, spec, options = {}) {
       base = over;
     }
     drawAxes(root, { width, height, left, right, top, bottom, yTicks, y, format, span: end - start,
-      xTicks: axisTicks(start, end, Math.floor((width - left) / 80)), x: value => left + (value - start) / (end - start) * (width - left - right) });
+      xTicks: axisTicks(start, end, Math.floor((width - left) / 80)), x });
     const cursor = svg('g', { class: 'marks' });
     root.append(cursor);
     let index = columns - 1;
     const show = (clientX, clientY) => {
       cursor.replaceChildren(svg('line', { class: 'cursor', x1: place_x(index), x2: place_x(index), y1: top, y2: bottom }));
-      const at = now.x[Math.min(now.x.length - 1, Math.floor((index + 1) * now.x.length / columns) - 1)];
-      showTooltip(clientX, clientY, `${axisText(at, end - start)} ${axis.mode === 'step' ? 'steps' : ''} · ${shortTime(totals[index])} a step`,
+      showTooltip(clientX, clientY, `${axisText(ends[index], end - start)} ${axis.mode === 'step' ? 'steps' : ''} · ${shortTime(totals[index])} a step`,
         [...layers].reverse().map(layer => [layer.color, layer.name, `${shortTime(layer.values[index])}  ${percent(layer.values[index] / totals[index])}`]));
     };
     const hide = () => { cursor.replaceChildren(); hideTooltip(); };
     root.addEventListener('pointermove', event => {
-      const share = (event.clientX - root.getBoundingClientRect().left - left) / (width - left - right);
-      index = Math.max(0, Math.min(columns - 1, Math.round(share * (columns - 1))));
+      const at = event.clientX - root.getBoundingClientRect().left;
+      index = ends.reduce((best, _, i) => (Math.abs(place_x(i) - at) < Math.abs(place_x(best) - at) ? i : best), 0);
       show(event.clientX, event.clientY);
     });
     root.addEventListener('pointerleave', hide);

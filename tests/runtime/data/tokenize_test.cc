@@ -307,8 +307,10 @@ TEST_F(Tokenize, TrainsOnWhatIsNotHeldOut) {
   tokenize_texts(*files_, *all, options_);
   EXPECT_TRUE(files_->exists(tokenizer_model_path(options_.prefix)));
   EXPECT_EQ(files_->read(tokenizer_model_path(options_.prefix)), all->model_file());
-  tokenize();  // with bytes: the other tokenizer's model goes
+  options_.held_out = 0;
+  tokenize();  // with bytes: the other tokenizer's model goes, but not that of other files
   EXPECT_FALSE(files_->exists(tokenizer_model_path(options_.prefix)));
+  EXPECT_TRUE(files_->exists(tokenizer_model_path(held_out_prefix(options_.prefix))));
 }
 
 TEST_F(Tokenize, TrainsOnASampleThatDependsOnTheSeedOnly) {
@@ -320,6 +322,9 @@ TEST_F(Tokenize, TrainsOnASampleThatDependsOnTheSeedOnly) {
   const std::string sample = train(20000);
   EXPECT_EQ(train(20000), sample);
   EXPECT_NE(train(800000), sample);
+  // However small the sample is, it is one: the last document is cut.
+  EXPECT_EQ(train_tokenizer(*files_, options_, {.vocabulary = 290, .bytes = 700})->vocabulary(),
+            290);
   options_.seed = 2;
   EXPECT_NE(train(20000), sample);
   options_.texts = {write("a", "fine\n"), write("bad", "fine then \xE4\n")};

@@ -24,13 +24,14 @@ TEST(CurvesTest, AShortRunIsKeptWhole) {
   const auto json = curves_json(table_of({3, std::nan(""), 1}), 10);
   EXPECT_EQ(json["step"].dump(), "[1,2,3]");
   EXPECT_EQ(json["seconds"].dump(), "[0.5,1,1.5]");
-  EXPECT_EQ(json["columns"]["loss"].dump(), R"({"mean":[3,null,1]})");
+  EXPECT_EQ(json["columns"]["loss"].dump(), R"({"mean":[3,null,1],"last":1.0})");
 }
 
 TEST(CurvesTest, ALongRunKeepsItsExtremes) {
   std::vector<double> loss(1001, 2.0);
   loss[500] = 100;
   loss[700] = -1;
+  loss[1000] = 1.23456789;
   const auto json = curves_json(table_of(loss), 10);
   EXPECT_EQ(json["step"].size(), 10U);
   EXPECT_EQ(json["step"].back(), 1001);
@@ -44,6 +45,7 @@ TEST(CurvesTest, ALongRunKeepsItsExtremes) {
   }
   EXPECT_EQ(most, 100);
   EXPECT_EQ(least, -1);
+  EXPECT_EQ(column["last"], 1.23456789);
   EXPECT_FALSE(json["columns"]["phase_s.experts"].contains("min"));
 }
 
@@ -54,6 +56,7 @@ TEST(CurvesTest, AnEmptyTableHasNoPoints) {
 TEST(CurvesTest, TotalsAreOfEveryStep) {
   const auto json = totals_json(table_of({5, 1, 9}));
   EXPECT_EQ(json["median"]["loss"], 5);
+  EXPECT_EQ(totals_json(table_of({5, 1, 9, 7}))["median"]["loss"], 6);
   EXPECT_EQ(json["seconds"], 1.5);
 }
 

@@ -36,6 +36,18 @@ TEST(RunDataTest, EveryNumberIsAColumn) {
   EXPECT_TRUE(run.summary.is_null());
 }
 
+TEST(RunDataTest, OfEqualStepsTheLastCounts) {
+  MemoryFiles files = small_run();
+  files.set("runs/a/metrics.jsonl",
+            "{\"step\":1,\"loss\":4,\"extra\":1}\n{\"step\":1,\"valid_loss\":3}\n"
+            "{\"step\":1,\"loss\":5}\n{\"step\":1,\"valid_loss\":2}\n");
+  const RunData run = load_run(files, "runs/a");
+  EXPECT_EQ(run.steps.steps, std::vector<std::int64_t>{1});
+  EXPECT_EQ(run.steps.find("loss")->values, std::vector<double>{5});
+  EXPECT_TRUE(std::isnan(run.steps.find("extra")->values[0]));
+  EXPECT_EQ(run.validations.find("valid_loss")->values, std::vector<double>{2});
+}
+
 TEST(RunDataTest, ConfigurationsOfOtherVersionsAreRead) {
   MemoryFiles files = small_run();
   const RunData run = load_run(files, "runs/a/");

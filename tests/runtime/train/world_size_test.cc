@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -17,6 +18,9 @@ namespace cartesian::test {
 namespace {
 
 constexpr double kTolerance = 1e-5;
+// Terms of a gradient are right to about one part in 70 million (seen where a sum was 1,100 times
+// smaller than its terms); of a sum that is so much smaller kTolerance is still left.
+constexpr double kCancellation = 300;
 
 struct Case {
   std::string name;
@@ -31,7 +35,7 @@ struct Case {
   bool twice = false;       ///< run again: the same bits
   bool one_expert = false;  ///< every token to expert 0 of every sub-layer
   std::int64_t sub_layers = 2;
-  std::uint64_t seed = 1;  ///< one with which no choice hangs on rounding
+  std::uint64_t seed = 1;  ///< one that is well conditioned
   std::string routing = "top_k";
   std::int64_t grain_level = 2;
   bool documents = false;  ///< attention stops at document boundaries
@@ -113,36 +117,23 @@ class ReferenceObserver {
 
   void before_step(ModelRank& rank, std::int64_t step) {
     const auto weights = by_name(rank.parameters(), rank.parameters().weights());
-    const TrainConfig& train = setup_.train;
-    const auto tokens =
-        static_cast<std::size_t>(train.micro_batch_sequences * train.sequence_length);
-    std::vector<std::int32_t> ids(tokens);
-    std::vector<std::int32_t> targets(tokens);
-    std::vector<std::int32_t> starts(setup_.model.document_attention ? tokens : 0);
     double loss = 0;
-    for (std::int64_t done = 0; done < train.batch_sequences; done += train.micro_batch_sequences) {
-      data_.samples().fill(step * train.batch_sequences + done, train.micro_batch_sequences, ids,
-                           targets);
-      if (!starts.empty()) {
-        data_.samples().fill_document_starts(step * train.batch_sequences + done,
-                                             train.micro_batch_sequences, starts);
-      }
-      const std::int64_t first_token =
-          (step * train.batch_sequences + done) * train.sequence_length;
-      auto result = reference_model(setup_.model, weights,
-                                    {.ids = ids,
-                                     .targets = targets,
-                                     .length = train.sequence_length,
-                                     .document_starts = starts,
-                                     .jitter = reference_jitter(train, first_token)});
+    for_each_micro_batch(step, [&](const ReferenceBatch& batch) {
+      auto result = reference_model(setup_.model, weights, batch);
       loss += std::accumulate(result.losses.begin(), result.losses.end(), 0.0);
       smallest_gap_ = std::min(smallest_gap_, result.smallest_gap);
       routing_.push_back(std::move(result.routing));
+    });
+    losses_.push_back(
+        loss / static_cast<double>(setup_.train.batch_sequences * setup_.train.sequence_length));
+    if (step == 0) {
+      cancellation_ = largest_cancellation(weights);
     }
-    losses_.push_back(loss / static_cast<double>(train.batch_sequences * train.sequence_length));
   }
 
-  double smallest_gap() const { return smallest_gap_; }
+  /// Whether float32 has enough digits for these comparisons: no choice hangs on rounding, and of
+  /// no gradient that is compared does rounding take all but five digits.
+  bool well_conditioned() const { return smallest_gap_ > 1e-5 && cancellation_ < kCancellation; }
 
   void compare(const TrainingRecord& record) const {
     auto routing = routing_.begin();
@@ -162,8 +153,59 @@ class ReferenceObserver {
   }
 
  private:
+  void for_each_micro_batch(std::int64_t step,
+                            const std::function<void(const ReferenceBatch&)>& take) const {
+    const TrainConfig& train = setup_.train;
+    const auto tokens =
+        static_cast<std::size_t>(train.micro_batch_sequences * train.sequence_length);
+    std::vector<std::int32_t> ids(tokens);
+    std::vector<std::int32_t> targets(tokens);
+    std::vector<std::int32_t> starts(setup_.model.document_attention ? tokens : 0);
+    for (std::int64_t done = 0; done < train.batch_sequences; done += train.micro_batch_sequences) {
+      const std::int64_t first = step * train.batch_sequences + done;
+      data_.samples().fill(first, train.micro_batch_sequences, ids, targets);
+      if (!starts.empty()) {
+        data_.samples().fill_document_starts(first, train.micro_batch_sequences, starts);
+      }
+      take({.ids = ids,
+            .targets = targets,
+            .length = train.sequence_length,
+            .document_starts = starts,
+            .jitter = reference_jitter(train, first * train.sequence_length)});
+    }
+  }
+
+  /// A mix's bias has a sum over all tokens of terms of either sign: how much larger their absolute
+  /// values' sum is than it, in the worst of the mixes.
+  double largest_cancellation(const ReferenceWeights<double>& weights) const {
+    Tape tape;
+    ReferenceWeights<Var> variables;
+    for (const auto& [name, values] : weights) {
+      for (const double value : values) {
+        variables[name].push_back(tape.variable(value));
+      }
+    }
+    Var loss;
+    for_each_micro_batch(0, [&](const ReferenceBatch& batch) {
+      for (const Var& token : reference_model(setup_.model, variables, batch).losses) {
+        loss += token;
+      }
+    });
+    const std::vector<double> gradients = tape.gradients(loss);
+    const std::vector<double> magnitudes = tape.magnitudes(loss);
+    double largest = 0;
+    for (const auto& [name, values] : variables) {
+      if (name.find("coefficient") != std::string::npos && name.ends_with(".bias")) {
+        const std::size_t i = values[0].index();
+        largest = std::max(largest, magnitudes[i] / std::abs(gradients[i]));
+      }
+    }
+    return largest;
+  }
+
   const TrainingSetup& setup_;
   const SyntheticData& data_;
+  double cancellation_ = 0;
   double smallest_gap_ = std::numeric_limits<double>::infinity();
   std::vector<double> losses_;                          // [steps]
   std::vector<std::vector<ReferenceRouting>> routing_;  // [steps * micro-batches]
@@ -210,7 +252,7 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) { return info
 
 class WorldSizeTest : public testing::TestWithParam<Case> {};
 
-/// The run of one rank, compared with the reference. Empty if a choice of it hangs on rounding.
+/// The run of one rank, compared with the reference. Empty unless that says it is well conditioned.
 /// Cases that differ only in how they are spread share it.
 const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const TrainingSetup& setup,
                                                      const SyntheticData& data) {
@@ -226,7 +268,7 @@ const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const Traini
     TrainingRecord record = train(setup, data, [&](ModelRank& rank, std::int64_t step) {
       reference.before_step(rank, step);
     });
-    if (reference.smallest_gap() > 1e-5) {
+    if (reference.well_conditioned()) {
       reference.compare(record);
       entry->second = std::move(record);
     }
@@ -243,7 +285,8 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
                              c.documents ? 5 : 0);
     const std::optional<TrainingRecord>& one = run_of_one_rank(c, setup, data);
     if (!one) {
-      ASSERT_NE(seed, c.seed) << "a choice hangs on rounding: pick another seed for this case";
+      ASSERT_NE(seed, c.seed)
+          << "a choice or a gradient hangs on rounding: pick another seed for this case";
       continue;
     }
     const TemporaryDirectory directory;
