@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -110,6 +111,29 @@ std::vector<int> read_ranks(const json& ranks, const std::string& where,
   return result;
 }
 
+/// The placement with the file's "pivot_scores": [layer][expert of A][node].
+Placement read_scores(Placement placement, const json& root, const std::string& source) {
+  const PlacementShape& shape = placement.shape();
+  const json& layers = root.at("pivot_scores");
+  check_array(layers, shape.layers, "\"pivot_scores\"", source);
+  std::vector<float> scores;
+  int nodes = -1;
+  for (const json& experts : layers) {
+    check_array(experts, shape.experts, "\"pivot_scores\" of a layer", source);
+    for (const json& row : experts) {
+      nodes = nodes < 0 && row.is_array() ? static_cast<int>(row.size()) : nodes;
+      check_array(row, nodes, "\"pivot_scores\" of an expert", source);
+      for (const json& score : row) {
+        if (!score.is_number()) {
+          throw FormatError(fmt::format("{}: \"pivot_scores\" must hold numbers", source));
+        }
+        scores.push_back(score.get<float>());
+      }
+    }
+  }
+  return nodes < 0 ? std::move(placement) : placement.with_pivot_scores(nodes, std::move(scores));
+}
+
 }  // namespace
 
 Placement::Placement(PlacementShape shape, std::vector<std::vector<int>> replicas)
@@ -175,7 +199,9 @@ Placement Placement::load(FileSystem& files, const Path& path, PlacementShape ex
     throw FormatError(fmt::format("{}: placement version {} is not known; this build reads {}",
                                   source, version, kVersion));
   }
-  check_json_keys(root, {"version", "layers", "groups", "experts", "ranks", "replicas"}, source);
+  check_json_keys(
+      root, {"version", "layers", "groups", "experts", "ranks", "replicas", "pivot_scores", "plan"},
+      source);
   const PlacementShape shape = read_shape(root, source);
   if (shape != expected) {
     throw ConfigError(fmt::format("{} places {}, but this run has {}", source, describe(shape),
@@ -199,13 +225,15 @@ Placement Placement::load(FileSystem& files, const Path& path, PlacementShape ex
     }
   }
   try {
-    return {shape, std::move(replicas)};
+    Placement placement(shape, std::move(replicas));
+    return root.contains("pivot_scores") ? read_scores(std::move(placement), root, source)
+                                         : placement;
   } catch (const ConfigError& error) {
     throw FormatError(fmt::format("{}: {}", source, error.what()));
   }
 }
 
-std::string Placement::to_json() const {
+std::string Placement::to_json(const std::string& plan) const {
   std::string text = fmt::format(
       "{{\"version\": {}, \"layers\": {}, \"groups\": {}, \"experts\": {}, \"ranks\": {},\n"
       " \"replicas\": [",
@@ -222,7 +250,20 @@ std::string Placement::to_json() const {
     }
     text += "]";
   }
-  return text + "]}\n";
+  text += "]";
+  if (score_nodes_ > 0) {
+    text += ",\n \"pivot_scores\": [";
+    for (int layer = 0; layer < shape_.layers; ++layer) {
+      text += layer == 0 ? "\n  [" : ",\n  [";
+      for (int expert = 0; expert < shape_.experts; ++expert) {
+        text += fmt::format("{}[{}]", expert == 0 ? "" : ",",
+                            fmt::join(pivot_scores(layer, expert), ","));
+      }
+      text += "]";
+    }
+    text += "]";
+  }
+  return text + (plan.empty() ? "" : ",\n \"plan\": " + plan) + "}\n";
 }
 
 std::span<const int> Placement::replicas(int layer, int group, int expert) const {
@@ -231,6 +272,42 @@ std::span<const int> Placement::replicas(int layer, int group, int expert) const
 
 std::span<const int> Placement::experts_on(int layer, int group, int rank) const {
   return experts_on_[slots_index(layer, group, rank)];
+}
+
+std::span<const float> Placement::pivot_scores(int layer, int expert) const {
+  if (score_nodes_ == 0) {
+    return {};
+  }
+  check(layer >= 0 && layer < shape_.layers && expert >= 0 && expert < shape_.experts,
+        "no such expert in the placement");
+  const auto nodes = static_cast<std::size_t>(score_nodes_);
+  const std::size_t row =
+      static_cast<std::size_t>(layer) * static_cast<std::size_t>(shape_.experts) +
+      static_cast<std::size_t>(expert);
+  return std::span(pivot_scores_).subspan(row * nodes, nodes);
+}
+
+Placement Placement::with_pivot_scores(int nodes, std::vector<float> scores) const {
+  const std::size_t rows =
+      static_cast<std::size_t>(shape_.layers) * static_cast<std::size_t>(shape_.experts);
+  if (nodes < 1 || scores.size() != rows * static_cast<std::size_t>(nodes) ||
+      !std::ranges::all_of(scores, [](float score) { return std::isfinite(score); })) {
+    throw ConfigError(fmt::format(
+        "placement: pivot scores must be finite, one for each of {} MoE layers, {} experts of A "
+        "and {} nodes",
+        shape_.layers, shape_.experts, nodes));
+  }
+  Placement copy = *this;
+  copy.score_nodes_ = nodes;
+  copy.pivot_scores_ = std::move(scores);
+  return copy;
+}
+
+Placement Placement::without_pivot_scores() const {
+  Placement copy = *this;
+  copy.score_nodes_ = 0;
+  copy.pivot_scores_.clear();
+  return copy;
 }
 
 int Placement::slot(int layer, int group, int rank, int expert) const {

@@ -35,7 +35,9 @@ class Placement {
   /// The JSON of docs/formats.md. Throws FormatError (malformed) or ConfigError (another shape),
   /// naming the file.
   static Placement load(FileSystem& files, const Path& path, PlacementShape expected);
-  std::string to_json() const;
+  /// `plan`: a JSON object about how it was planned, kept under "plan", which load() passes over;
+  /// or nothing.
+  std::string to_json(const std::string& plan = "") const;
 
   const PlacementShape& shape() const { return shape_; }
   /// Ascending ranks.
@@ -44,8 +46,17 @@ class Placement {
   std::span<const int> experts_on(int layer, int group, int rank) const;
   /// Position of `expert` in experts_on(layer, group, rank), or -1.
   int slot(int layer, int group, int rank, int expert) const;
+  /// How likely tokens that choose A's `expert` meet one of B's on each node, for choosing pivots
+  /// (itinerary.h): [nodes], or empty if the placement has none.
+  std::span<const float> pivot_scores(int layer, int expert) const;
+  /// The placement with scores [layers][experts][nodes], finite. Throws ConfigError otherwise.
+  Placement with_pivot_scores(int nodes, std::vector<float> scores) const;
+  Placement without_pivot_scores() const;
+  /// Of pivot scores; 0 if there are none.
+  int score_nodes() const { return score_nodes_; }
   bool operator==(const Placement& other) const {
-    return shape_ == other.shape_ && replicas_ == other.replicas_;
+    return shape_ == other.shape_ && replicas_ == other.replicas_ &&
+           score_nodes_ == other.score_nodes_ && pivot_scores_ == other.pivot_scores_;
   }
 
  private:
@@ -54,6 +65,8 @@ class Placement {
 
   PlacementShape shape_;
   std::vector<std::vector<int>> replicas_;
+  int score_nodes_ = 0;
+  std::vector<float> pivot_scores_;           // [layers][experts][score_nodes_]
   std::vector<std::vector<int>> experts_on_;  // [(layer * groups + group) * ranks + rank]
 };
 

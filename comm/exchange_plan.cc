@@ -146,6 +146,7 @@ void choose_ranks(const Context& context, const TokenRouting& routing, int home,
                       const std::size_t begin = as_index(token) * choices;
                       choose_replicas({.layer = routing.layer,
                                        .group = routing.group,
+                                       .origin = home,
                                        .home = home,
                                        .token = routing.first_token + token,
                                        .experts = chosen.subspan(begin, choices)},

@@ -16,5 +16,6 @@ CommandFunction add_generate_command(CLI::App& app);
 CommandFunction add_info_command(CLI::App& app);
 CommandFunction add_tokenize_command(CLI::App& app);
 CommandFunction add_report_command(CLI::App& app);
+CommandFunction add_plan_command(CLI::App& app);
 
 }  // namespace cartesian

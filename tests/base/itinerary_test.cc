@@ -15,7 +15,7 @@ std::vector<std::int32_t> choose(const Placement& placement, const Topology& top
                                  std::vector<std::int32_t> experts, std::int64_t token = 0) {
   std::vector<std::int32_t> ranks(experts.size());
   const TokenChoices choices{
-      .layer = 0, .group = 0, .home = home, .token = token, .experts = experts};
+      .layer = 0, .group = 0, .origin = home, .home = home, .token = token, .experts = experts};
   choose_replicas(choices, placement, topology, ranks);
   return ranks;
 }
@@ -90,10 +90,76 @@ TEST(Itinerary, ChoosesReplicasOnly) {
   }
 }
 
-TEST(Itinerary, FlatPivotsAtHome) {
-  EXPECT_EQ(name_of(Flow::flat), "flat");
-  EXPECT_EQ(pivot_rank(Flow::flat, 3), 3);
-  EXPECT_EQ(finisher_rank(Flow::flat, 3), 3);
+/// Group 0 is A on ranks a[e], group 1 is B on ranks b[e], of three nodes of two ranks.
+Placement place_both(const std::vector<int>& a, const std::vector<int>& b) {
+  std::vector<std::vector<int>> replicas;
+  for (const auto* group : {&a, &b}) {
+    for (const int rank : *group) {
+      replicas.push_back({rank});
+    }
+  }
+  return {{1, 2, static_cast<int>(a.size()), 6}, std::move(replicas)};
+}
+
+int pivot(const Placement& placement, int home, const std::vector<std::int32_t>& a,
+          const std::vector<float>& gates, const std::vector<std::int32_t>& b) {
+  const std::vector<std::int32_t> a_ranks = choose(placement, three_nodes(), home, a);
+  return choose_pivot(Flow::pivot, 0, home, 0, {.a = a, .gates = gates, .a_ranks = a_ranks, .b = b},
+                      placement, three_nodes());
+}
+
+TEST(Itinerary, ThePivotIsWhereFewestCopiesAreNeeded) {
+  const Placement placement = place_both({2, 4, 0}, {3, 5, 1});
+  // Home is rank 1; A is on nodes 1 and 2, and so is the rail of each: its second rank.
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.4F, 0.6F}, {0}), 3);
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.4F, 0.6F}, {1}), 5);
+  // B at home's node: what a pivot elsewhere saves of A it costs of B; the larger gate decides.
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.4F, 0.6F}, {2}), 5);
+  // Nothing known of B.
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.4F, 0.6F}, {}), 5);
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.6F, 0.4F}, {}), 3);
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {}, {}), 3);
+  // Home hosts A.
+  EXPECT_EQ(pivot(placement, 1, {2}, {1}, {0}), 1);
+}
+
+TEST(Itinerary, ScoresDecideWhereBIsNotKnown) {
+  const Placement placement =
+      place_both({2, 4, 0}, {3, 5, 1}).with_pivot_scores(3, {0, 0.2F, 0, 0, 0, 0.3F, 0, 0, 0});
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.9F, 0.1F}, {}), 5);
+  EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.9F, 0.1F}, {0}), 3);  // known is better
+}
+
+TEST(Itinerary, BPrefersThePivotThenHome) {
+  const Placement placement = place({{0, 2, 5}, {0, 2}, {1, 5}});
+  std::vector<std::int32_t> ranks(3);
+  choose_replicas({.layer = 0,
+                   .group = 0,
+                   .origin = 3,
+                   .home = 0,
+                   .token = 9,
+                   .experts = std::array<std::int32_t, 3>{0, 1, 2}},
+                  placement, three_nodes(), ranks);
+  EXPECT_EQ(ranks, (std::vector<std::int32_t>{2, 2, 1}));
+}
+
+TEST(Itinerary, TheFinisherHasTheResidual) {
+  const Topology topology = three_nodes();
+  EXPECT_EQ(choose_finisher(Flow::pivot, 1, 3, std::array{0, 4}, topology), 1);
+  EXPECT_EQ(choose_finisher(Flow::pivot, 1, 3, std::array{4, 2}, topology), 3);
+  EXPECT_EQ(choose_finisher(Flow::pivot, 1, 3, std::array{4, -1}, topology), 5);
+  EXPECT_EQ(choose_finisher(Flow::pivot, 1, 3, std::array{-1}, topology), 3);
+}
+
+TEST(Itinerary, OtherFlowsPivotAtHome) {
+  const Placement placement = place({{4}, {2}});
+  for (const Flow flow : {Flow::flat, Flow::home, Flow::pivot}) {
+    EXPECT_EQ(parse_flow(name_of(flow)), flow);
+  }
+  EXPECT_FALSE(parse_flow("round"));
+  EXPECT_EQ(choose_pivot(Flow::flat, 0, 3, 0, {}, placement, three_nodes()), 3);
+  EXPECT_EQ(choose_pivot(Flow::home, 0, 3, 0, {}, placement, three_nodes()), 3);
+  EXPECT_EQ(choose_finisher(Flow::flat, 3, 3, std::array{4}, three_nodes()), 3);
 }
 
 }  // namespace

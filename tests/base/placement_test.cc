@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "base/error.h"
 #include "tests/support/expect_error.h"
@@ -163,6 +164,33 @@ TEST_F(PlacementFile, NamesAMissingFile) {
         (void)Placement::load(*files_, path_, {1, 2, 2, 3});
       },
       {path_.string(), "No such file"});
+}
+
+TEST(Placement, PivotScoresAreKeptInTheFile) {
+  const TemporaryDirectory directory;
+  const auto files = make_posix_file_system();
+  const PlacementShape shape{2, 2, 3, 4};
+  const Placement plain = Placement::linear(shape, 4);
+  EXPECT_TRUE(plain.pivot_scores(0, 0).empty());
+  std::vector<float> scores(static_cast<std::size_t>(2 * 3 * 2));
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    scores[i] = 0.1F * static_cast<float>(i) / 3;
+  }
+  const Placement scored = plain.with_pivot_scores(2, scores);
+  EXPECT_EQ(scored.pivot_scores(1, 2)[1], scores.back());
+  EXPECT_FALSE(scored == plain);
+  EXPECT_EQ(scored.without_pivot_scores(), plain);
+  files->write_atomically(directory / "p.json", scored.to_json("{\"flow\": \"pivot\"}"));
+  EXPECT_EQ(Placement::load(*files, directory / "p.json", shape), scored);
+
+  scores[3] = std::numeric_limits<float>::infinity();
+  expect_error<ConfigError>([&] { plain.with_pivot_scores(2, scores); },
+                            {"pivot scores", "finite"});
+  expect_error<ConfigError>([&] { plain.with_pivot_scores(3, {}); }, {"3 nodes"});
+  std::string text = scored.to_json();
+  text.replace(text.find("\"pivot_scores\": [\n  [["), 20, "\"pivot_scores\": [\n  [\"x\", [");
+  files->write_atomically(directory / "p.json", text);
+  EXPECT_THROW(Placement::load(*files, directory / "p.json", shape), FormatError);
 }
 
 }  // namespace

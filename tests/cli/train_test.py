@@ -154,7 +154,7 @@ class CommandLine(CliTest):
     """Help, versions, usage."""
 
     def test_help_has_examples(self):
-        for command in ("train", "eval", "generate", "info", "tokenize", "report"):
+        for command in ("train", "eval", "generate", "info", "tokenize", "report", "plan"):
             with self.subTest(command):
                 text = self.run_program(command, "--help").out
                 self.assertIn("Examples:", text)

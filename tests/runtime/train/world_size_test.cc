@@ -191,8 +191,8 @@ class ReferenceObserver {
         loss += token;
       }
     });
-    const std::vector<double> gradients = tape.gradients(loss);
-    const std::vector<double> magnitudes = tape.magnitudes(loss);
+    const auto gradients = tape.gradients(loss);
+    const auto magnitudes = tape.magnitudes(loss);
     double largest = 0;
     for (const auto& [name, values] : variables) {
       if (name.find("coefficient") != std::string::npos && name.ends_with(".bias")) {
@@ -252,8 +252,8 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) { return info
 
 class WorldSizeTest : public testing::TestWithParam<Case> {};
 
-/// The run of one rank, compared with the reference. Empty unless that says it is well conditioned.
-/// Cases that differ only in how they are spread share it.
+/// The run of one rank, compared with the reference; empty if that is not well conditioned. Shared
+/// by cases that differ only in how they are spread.
 const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const TrainingSetup& setup,
                                                      const SyntheticData& data) {
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, std::int64_t, std::string,

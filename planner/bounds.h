@@ -1,0 +1,23 @@
+#pragma once
+// What no placement can beat, so that a plan's distance from it can be told.
+
+#include <cstdint>
+#include <span>
+
+#include "planner/partition.h"
+
+namespace cartesian {
+
+/// No assignment of experts to nodes with at most `slots` experts each costs less than this in
+/// `partition`'s trace and costs. Two bounds, of which the larger: every token with choices in a
+/// group visits one node for it, and at most one meeting is saved; and k choices visit at least k
+/// less the pairs of them that share a node, while of all pairs that tokens choose, an expert can
+/// share its node with slots - 1 others, at best those that it is chosen with most (a relaxation of
+/// maximum-weight b-matching).
+double least_cost(const Partition& partition, int slots);
+
+/// No placement of `loads` with `replicas` extra copies over `ranks` alike has a most loaded rank
+/// below this: the mean, or the heaviest expert split over all its copies.
+double least_load(std::span<const std::int64_t> loads, int ranks, int replicas);
+
+}  // namespace cartesian

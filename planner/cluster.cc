@@ -1,0 +1,154 @@
+#include "planner/cluster.h"
+
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/suggest.h"
+
+namespace cartesian {
+
+namespace {
+
+constexpr double kGiga = 1e9;
+constexpr double kMicro = 1e-6;
+constexpr double kTera = 1e12;
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+constexpr std::int64_t kMostRanks = 1 << 20;
+
+class ClusterReader {
+ public:
+  ClusterReader(const toml::table& root, std::string source)
+      : root_(root), source_(std::move(source)) {}
+
+  Cluster read() const {
+    check_keys(root_, "",
+               {"nodes", "ranks_per_node", "node_sizes", "memory_gib", "tflops", "intra", "inter"});
+    Cluster cluster = uniform_cluster(1, 1);
+    const std::vector<int> sizes = node_sizes();
+    cluster.topology = Topology::from_node_sizes(sizes, std::reduce(sizes.begin(), sizes.end()));
+    cluster.memory_bytes = number(root_, "memory_gib", 0, cluster.memory_bytes / kGiB) * kGiB;
+    cluster.flops = number(root_, "tflops", kTiny, cluster.flops / kTera) * kTera;
+    cluster.intra = link("intra", cluster.intra);
+    cluster.inter = link("inter", cluster.inter);
+    return cluster;
+  }
+
+ private:
+  static constexpr double kTiny = 1e-9;
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw FormatError(fmt::format("{}: {}", source_, what));
+  }
+
+  void check_keys(const toml::table& table, const std::string& prefix,
+                  std::initializer_list<std::string_view> known) const {
+    for (const auto& [key, node] : table) {
+      if (std::find(known.begin(), known.end(), key.str()) == known.end()) {
+        fail(fmt::format("unknown key {}{}{}", prefix, key.str(), did_you_mean(key.str(), known)));
+      }
+    }
+  }
+
+  std::vector<int> node_sizes() const {
+    if (const toml::node* sizes = root_.get("node_sizes")) {
+      if (root_.contains("nodes") || root_.contains("ranks_per_node")) {
+        fail("node_sizes says what nodes and ranks_per_node say: give one or the other");
+      }
+      const toml::array* array = sizes->as_array();
+      if (array == nullptr || array->empty()) {
+        fail("node_sizes must be an array of ranks on each node");
+      }
+      std::vector<int> result;
+      std::int64_t ranks = 0;
+      for (const toml::node& size : *array) {
+        result.push_back(static_cast<int>(checked(&size, "a size in node_sizes")));
+        ranks += result.back();
+      }
+      if (ranks > kMostRanks) {
+        fail(fmt::format("node_sizes: {} ranks are more than {}", ranks, kMostRanks));
+      }
+      return result;
+    }
+    const std::int64_t nodes = checked(root_.get("nodes"), "nodes");
+    const std::int64_t ranks = root_.contains("ranks_per_node")
+                                   ? checked(root_.get("ranks_per_node"), "ranks_per_node")
+                                   : 1;
+    if (nodes * ranks > kMostRanks) {
+      fail(fmt::format("{} nodes of {} ranks are more than {} ranks", nodes, ranks, kMostRanks));
+    }
+    return std::vector<int>(static_cast<std::size_t>(nodes), static_cast<int>(ranks));
+  }
+
+  std::int64_t checked(const toml::node* node, const std::string& what) const {
+    if (node == nullptr) {
+      fail(fmt::format(
+          "{} is missing: nodes and ranks_per_node, or node_sizes, say how many ranks there are",
+          what));
+    }
+    const auto value = node->value<std::int64_t>();
+    if (!node->is_integer() || *value < 1 || *value > kMostRanks) {
+      fail(fmt::format("{} must be an integer within [1, {}]", what, kMostRanks));
+    }
+    return *value;
+  }
+
+  double number(const toml::table& table, const std::string& key, double least,
+                double unless_given) const {
+    const toml::node* node = table.get(key);
+    if (node == nullptr) {
+      return unless_given;
+    }
+    const auto value = node->value<double>();
+    if (!node->is_number() || !std::isfinite(*value) || *value < least) {
+      fail(fmt::format("{} must be a number {}", key, least > 0 ? "above 0" : "of at least 0"));
+    }
+    return *value;
+  }
+
+  LinkClass link(const std::string& name, const LinkClass& unless_given) const {
+    const toml::node* node = root_.get(name);
+    if (node == nullptr) {
+      return unless_given;
+    }
+    const toml::table* table = node->as_table();
+    if (table == nullptr) {
+      fail(fmt::format("{} must be a table with bandwidth_gb_s and latency_us", name));
+    }
+    check_keys(*table, name + ".", {"bandwidth_gb_s", "latency_us"});
+    return {.bytes_per_s =
+                number(*table, "bandwidth_gb_s", kTiny, unless_given.bytes_per_s / kGiga) * kGiga,
+            .latency_s = number(*table, "latency_us", 0, unless_given.latency_s / kMicro) * kMicro};
+  }
+
+  const toml::table& root_;
+  std::string source_;
+};
+
+}  // namespace
+
+Cluster uniform_cluster(int nodes, int ranks_per_node) {
+  return {.topology = Topology::from_node_sizes(
+              std::vector<int>(static_cast<std::size_t>(nodes), ranks_per_node),
+              nodes * ranks_per_node),
+          .intra = {.bytes_per_s = 300 * kGiga, .latency_s = 5 * kMicro},
+          .inter = {.bytes_per_s = 50 * kGiga, .latency_s = 15 * kMicro},
+          .memory_bytes = 0,
+          .flops = 300 * kTera};
+}
+
+Cluster load_cluster(FileSystem& files, const Path& path) {
+  try {
+    const toml::table root = toml::parse(files.read(path));
+    return ClusterReader(root, path.string()).read();
+  } catch (const toml::parse_error& error) {
+    throw FormatError(
+        fmt::format("{}:{}: {}", path.string(), error.source().begin.line, error.description()));
+  }
+}
+
+}  // namespace cartesian

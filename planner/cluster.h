@@ -1,0 +1,35 @@
+#pragma once
+// Cluster: the machines that a placement is planned for: which ranks share a node, how fast ranks
+// and nodes talk, how much memory and arithmetic a rank has. Immutable, thread-safe.
+
+#include <string>
+#include <vector>
+
+#include "base/file_system.h"
+#include "base/topology.h"
+
+namespace cartesian {
+
+/// A message of n bytes takes latency_s + n / bytes_per_s.
+struct LinkClass {
+  double bytes_per_s = 0;
+  double latency_s = 0;
+};
+
+struct Cluster {
+  Topology topology = Topology::single_node(1);
+  LinkClass intra;  ///< of a rank, to ranks of its node
+  LinkClass inter;  ///< of a node's network card, all ranks of the node together
+  double memory_bytes =
+      0;             ///< of a rank, for weights, gradients and moments of experts; 0: no limit
+  double flops = 0;  ///< of a rank, of matrix products
+};
+
+/// A cluster of nodes alike, with the links of a node of eight GPUs and one 400 Gbit/s card a node.
+Cluster uniform_cluster(int nodes, int ranks_per_node);
+
+/// Reads TOML (docs/formats.md). Throws FileError, or FormatError naming the file, the key and what
+/// is wrong with it.
+Cluster load_cluster(FileSystem& files, const Path& path);
+
+}  // namespace cartesian

@@ -1,0 +1,263 @@
+#include "planner/partition.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace cartesian {
+
+Partition::Partition(const LayerTrace& layer, Costs costs)
+    : layer_(layer),
+      costs_(std::move(costs)),
+      groups_(static_cast<int>(layer.groups.size())),
+      nodes_(static_cast<int>(costs_.visit.size())),
+      node_of_(at(std::int64_t{groups_} * layer.experts)),
+      node_load_(at(nodes_)),
+      node_size_(at(nodes_)),
+      counts_(at(layer.tokens * groups_ * nodes_)),
+      meetings_(at(layer.tokens)),
+      alone_(node_of_.size()),
+      lost_(node_of_.size()),
+      visited_(node_of_.size() * at(nodes_)),
+      would_meet_(visited_.size()),
+      node_visits_(at(nodes_)) {
+  check(nodes_ >= 1 && (groups_ == 1 || groups_ == 2), "a partition is over nodes");
+  for (const LayerTrace::Group& group : layer_.groups) {
+    check(group.choices < 256, "a token's choices are counted in one byte");
+  }
+  index_tokens();
+  count_choosing();
+  count_together();
+  assign(std::vector<int>(node_of_.size()));
+}
+
+void Partition::index_tokens() {
+  first_token_.assign(node_of_.size() + 1, 0);
+  const auto for_each_choice = [&](const auto& visit) {
+    for (int group = 0; group < groups_; ++group) {
+      for (std::int64_t token = 0; token < layer_.tokens; ++token) {
+        for (const std::int16_t id : choices(token, group)) {
+          if (id >= 0) {
+            visit(at(number(group, id)), token);
+          }
+        }
+      }
+    }
+  };
+  for_each_choice([&](std::size_t expert, std::int64_t) { ++first_token_[expert + 1]; });
+  for (std::size_t expert = 0; expert < node_of_.size(); ++expert) {
+    first_token_[expert + 1] += first_token_[expert];
+  }
+  tokens_.resize(at(first_token_.back()));
+  std::vector<std::int64_t> next(first_token_.begin(), first_token_.end() - 1);
+  for_each_choice([&](std::size_t expert, std::int64_t token) {
+    tokens_[at(next[expert]++)] = static_cast<std::int32_t>(token);
+  });
+}
+
+void Partition::count_choosing() {
+  for (std::int64_t token = 0; token < layer_.tokens; ++token) {
+    int groups = 0;
+    for (int group = 0; group < groups_; ++group) {
+      const auto ids = choices(token, group);
+      groups += !ids.empty() && ids[0] >= 0 ? 1 : 0;
+    }
+    choosing_ += groups;
+    choosing_both_ += groups == 2 ? 1 : 0;
+  }
+}
+
+void Partition::count_together() {
+  const std::size_t count = node_of_.size();
+  together_.assign(count * count, 0);
+  std::vector<int> chosen;
+  for (std::int64_t token = 0; token < layer_.tokens; ++token) {
+    chosen.clear();
+    for (int group = 0; group < groups_; ++group) {
+      for (const std::int16_t id : choices(token, group)) {
+        if (id >= 0) {
+          chosen.push_back(number(group, id));
+        }
+      }
+    }
+    for (const int a : chosen) {
+      std::int32_t* row = together_.data() + at(a) * count;
+      for (const int b : chosen) {
+        ++row[b];
+      }
+    }
+  }
+}
+
+template <class Visit>
+void Partition::for_each_node(std::int64_t token, int group, Visit visit) const {
+  const auto ids = choices(token, group);
+  const std::size_t first = at(std::int64_t{group} * layer_.experts);
+  for (std::size_t i = 0; i < ids.size() && ids[i] >= 0; ++i) {
+    const int node = node_of_[first + at(ids[i])];
+    bool seen = false;
+    for (std::size_t j = 0; j < i && !seen; ++j) {
+      seen = node_of_[first + at(ids[j])] == node;
+    }
+    if (!seen) {
+      visit(node);
+    }
+  }
+}
+
+void Partition::assign(std::span<const int> nodes) {
+  check(nodes.size() == node_of_.size(), "a node for every expert");
+  node_of_.assign(nodes.begin(), nodes.end());
+  std::ranges::fill(node_load_, 0);
+  std::ranges::fill(node_size_, 0);
+  std::ranges::fill(node_visits_, 0);
+  for (int expert = 0; expert < experts(); ++expert) {
+    check(node_of(expert) >= 0 && node_of(expert) < nodes_, "an expert is on a node");
+    node_load_[at(node_of(expert))] += load(expert);
+    ++node_size_[at(node_of(expert))];
+  }
+  for (auto* table : {&alone_, &lost_, &visited_, &would_meet_}) {
+    std::ranges::fill(*table, 0);
+  }
+  std::ranges::fill(counts_, std::uint8_t{0});
+  visits_meeting_ = 0;
+  std::ranges::fill(meetings_, std::uint16_t{0});
+  for (std::int64_t token = 0; token < layer_.tokens; ++token) {
+    for (int group = 0; group < groups_; ++group) {
+      for (const std::int16_t id : choices(token, group)) {
+        if (id >= 0) {
+          ++count(token, group, node_of(number(group, id)));
+        }
+      }
+    }
+    // Counts are complete, so each group counts a meeting.
+    for (int group = 0; group < groups_; ++group) {
+      for_each_node(token, group, [&](int node) { add_presence(token, group, node, 1); });
+    }
+    meetings_[at(token)] /= 2;
+    for (int group = 0; group < groups_; ++group) {
+      for (const std::int16_t id : choices(token, group)) {
+        const int expert = number(group, id);
+        if (id >= 0 && count(token, group, node_of(expert)) == 1) {
+          ++alone_[at(expert)];
+        }
+      }
+    }
+    add_meeting(token, 1);
+  }
+}
+
+double Partition::cost() const {
+  double cost = -costs_.meet * static_cast<double>(visits_meeting_);
+  for (int node = 0; node < nodes_; ++node) {
+    cost += costs_.visit[at(node)] * static_cast<double>(node_visits_[at(node)]);
+  }
+  return cost;
+}
+
+double Partition::gain(int expert, int node) const {
+  const std::int64_t arrivals = load(expert) - visited_[cell(expert, node)];
+  return costs_.visit[at(node_of(expert))] * alone_[at(expert)] -
+         costs_.visit[at(node)] * static_cast<double>(arrivals) +
+         costs_.meet * (would_meet_[cell(expert, node)] - lost_[at(expert)]);
+}
+
+void Partition::move(int expert, int to) {
+  const int from = node_of(expert);
+  if (from == to) {
+    return;
+  }
+  work_ += load(expert);
+  for (std::int64_t i = first_token_[at(expert)]; i < first_token_[at(expert) + 1]; ++i) {
+    move_in_token(tokens_[at(i)], expert, to);
+    node_of_[at(expert)] = from;  // as the tokens that are still to come have it
+  }
+  node_of_[at(expert)] = to;
+  node_load_[at(from)] -= load(expert);
+  node_load_[at(to)] += load(expert);
+  --node_size_[at(from)];
+  ++node_size_[at(to)];
+}
+
+void Partition::move_in_token(std::int64_t token, int expert, int to) {
+  const int group = group_of(expert);
+  const int from = node_of(expert);
+  add_meeting(token, -1);
+  std::uint8_t& left = count(token, group, from);
+  if (left == 1) {
+    --alone_[at(expert)];
+    add_presence(token, group, from, -1);
+  } else if (left == 2) {
+    add_alone(token, expert, from, 1);
+  }
+  --left;
+  std::uint8_t& reached = count(token, group, to);
+  if (reached == 0) {
+    ++alone_[at(expert)];
+    add_presence(token, group, to, 1);
+  } else if (reached == 1) {
+    add_alone(token, expert, to, -1);
+  }
+  ++reached;
+  node_of_[at(expert)] = to;
+  add_meeting(token, 1);
+}
+
+void Partition::add_presence(std::int64_t token, int group, int node, int sign) {
+  node_visits_[at(node)] += sign;
+  if (groups_ == 2 && present(token, 1 - group, node)) {
+    meetings_[at(token)] = static_cast<std::uint16_t>(meetings_[at(token)] + sign);
+  }
+  for (const std::int16_t id : choices(token, group)) {
+    if (id >= 0) {
+      visited_[cell(number(group, id), node)] += sign;
+    }
+  }
+}
+
+void Partition::add_alone(std::int64_t token, int expert, int node, int sign) {
+  const int group = group_of(expert);
+  for (const std::int16_t id : choices(token, group)) {
+    if (id >= 0 && number(group, id) != expert && node_of(number(group, id)) == node) {
+      alone_[at(number(group, id))] += sign;
+    }
+  }
+}
+
+void Partition::add_meeting(std::int64_t token, int sign) {
+  const int meetings = meetings_[at(token)];
+  visits_meeting_ += meetings > 0 ? sign : 0;
+  if (groups_ == 1 || meetings > 1) {
+    return;
+  }
+  for (int group = 0; group < 2; ++group) {
+    for (const std::int16_t id : choices(token, group)) {
+      if (id < 0) {
+        break;
+      }
+      const int expert = number(group, id);
+      const int node = node_of(expert);
+      const bool only =
+          meetings == 1 && count(token, group, node) == 1 && present(token, 1 - group, node);
+      lost_[at(expert)] += only ? sign : 0;
+      if (only || meetings == 0) {
+        for_each_node(token, 1 - group,
+                      [&](int other) { would_meet_[cell(expert, other)] += sign; });
+      }
+    }
+  }
+}
+
+Partition::Costs visit_costs(const Topology& topology, Flow flow, std::size_t groups) {
+  Partition::Costs costs;
+  const bool pivot = flow == Flow::pivot && groups == 2;
+  for (int node = 0; node < topology.nodes(); ++node) {
+    const double share =
+        static_cast<double>(topology.ranks_of_node(node).size()) / topology.ranks();
+    costs.visit.push_back(pivot ? 2 - share : 2 - 2 * share);
+  }
+  costs.meet = pivot ? 1 : 0;
+  return costs;
+}
+
+}  // namespace cartesian

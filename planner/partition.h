@@ -1,0 +1,113 @@
+#pragma once
+// Partition: one layer's experts over nodes, each in one place, with the exact cost of every single
+// move kept up to date. What local search runs on.
+//
+// Cost of a token whose A experts are on nodes V_A and B experts on V_B, over homes that are
+// uniform: sum of visit[n] over V_A and over V_B, less `meet` if some node is in both: such a node
+// can be the pivot, and B's copy to it is saved. With c = 1 - 1/M, the pivot flow has
+// visit = 1 + c and meet = 1, the home flow visit = 2c and meet = 0; a constant of one copy a
+// token, the pivot flow's gain, is left out.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/itinerary.h"
+#include "planner/layer_trace.h"
+
+namespace cartesian {
+
+/// Experts of both groups are numbered through: A's, then B's. Not thread-safe.
+class Partition {
+ public:
+  struct Costs {
+    std::vector<double> visit;  ///< [nodes]
+    double meet = 0;
+  };
+
+  /// Every expert on node 0. `layer` must outlive this.
+  Partition(const LayerTrace& layer, Costs costs);
+
+  int experts() const { return static_cast<int>(node_of_.size()); }
+  int nodes() const { return nodes_; }
+  int node_of(int expert) const { return node_of_[at(expert)]; }
+  const std::vector<int>& assignment() const { return node_of_; }
+  /// Tokens' choices of an expert.
+  std::int64_t load(int expert) const {
+    return first_token_[at(expert) + 1] - first_token_[at(expert)];
+  }
+  std::int64_t node_load(int node) const { return node_load_[at(node)]; }
+  int node_size(int node) const { return node_size_[at(node)]; }
+
+  /// Of all tokens.
+  double cost() const;
+  /// By how much moving an expert to another node would lower the cost.
+  double gain(int expert, int node) const;
+  void move(int expert, int node);
+  void assign(std::span<const int> nodes);
+  /// Tokens that choose both of two experts.
+  std::int64_t together(int a, int b) const { return together_[at(a) * at(experts()) + at(b)]; }
+  /// (token, group) pairs with choices, and tokens with choices in both groups.
+  std::int64_t choosing() const { return choosing_; }
+  std::int64_t choosing_both() const { return choosing_both_; }
+  bool same_group(int a, int b) const { return group_of(a) == group_of(b); }
+  const Costs& costs() const { return costs_; }
+  /// Tokens that move() has gone through so far: what a search has cost, on any machine.
+  std::int64_t work() const { return work_; }
+
+ private:
+  static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+  int group_of(int expert) const { return expert / layer_.experts; }
+  int number(int group, int id) const { return group * layer_.experts + id; }
+  std::size_t cell(int expert, int node) const { return at(expert) * at(nodes_) + at(node); }
+  std::uint8_t& count(std::int64_t token, int group, int node) {
+    return counts_[at((token * groups_ + group) * nodes_ + node)];
+  }
+  bool present(std::int64_t token, int group, int node) const {
+    return counts_[at((token * groups_ + group) * nodes_ + node)] > 0;
+  }
+  std::span<const std::int16_t> choices(std::int64_t token, int group) const {
+    return layer_.groups[at(group)].of(token);
+  }
+  void index_tokens();
+  void count_choosing();
+  void count_together();
+  void move_in_token(std::int64_t token, int expert, int to);
+  /// The group's experts of a token come to a node that had none of them, or leave it.
+  void add_presence(std::int64_t token, int group, int node, int sign);
+  /// To what is on `node` beside `expert`, of its group.
+  void add_alone(std::int64_t token, int expert, int node, int sign);
+  void add_meeting(std::int64_t token, int sign);
+  template <class Visit>
+  void for_each_node(std::int64_t token, int group, Visit visit) const;
+
+  const LayerTrace& layer_;
+  Costs costs_;
+  int groups_;
+  int nodes_;
+  std::int64_t work_ = 0;
+  std::int64_t choosing_ = 0;
+  std::int64_t choosing_both_ = 0;
+  std::vector<int> node_of_;               // [experts]
+  std::vector<std::int64_t> node_load_;    // [nodes]
+  std::vector<int> node_size_;             // [nodes] experts
+  std::vector<std::int64_t> first_token_;  // [experts + 1] into tokens_
+  std::vector<std::int32_t> tokens_;       // of each expert, ascending
+  std::vector<std::int32_t> together_;     // [experts][experts]
+  std::vector<std::uint8_t> counts_;       // [tokens][groups][nodes] of a token's experts
+  std::vector<std::uint16_t> meetings_;    // [tokens] nodes in both V_A and V_B
+  // What gain() is made of, in tokens that choose the expert:
+  std::vector<std::int32_t> alone_;        // [experts] no other of its group is on its node
+  std::vector<std::int32_t> lost_;         // [experts] the only meeting would end if it left
+  std::vector<std::int32_t> visited_;      // [experts][nodes] its group is on the node
+  std::vector<std::int32_t> would_meet_;   // [experts][nodes] without it there is no meeting, and
+                                           // the other group is on the node
+  std::int64_t visits_meeting_ = 0;        // tokens with a meeting
+  std::vector<std::int64_t> node_visits_;  // [nodes] (token, group) pairs that visit
+};
+
+/// The costs of a flow (`flat` as `home`) in layers with so many groups, over homes in proportion
+/// to the nodes' ranks.
+Partition::Costs visit_costs(const Topology& topology, Flow flow, std::size_t groups);
+
+}  // namespace cartesian

@@ -1,0 +1,289 @@
+#include "planner/partition_search.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <numeric>
+
+#include "base/check.h"
+#include "base/random.h"
+
+namespace cartesian {
+
+namespace {
+
+constexpr double kLeastGain = 1e-9;
+constexpr int kTried = 2;  // candidates for each expert that are tried exactly
+
+std::size_t at(int i) { return static_cast<std::size_t>(i); }
+
+/// A stream of random numbers.
+class Dice {
+ public:
+  explicit Dice(std::uint64_t seed) : key_(random_key(seed, "partition search")) {}
+  int below(int count) {
+    return static_cast<int>(random_bits(key_, next_++) % static_cast<std::uint64_t>(count));
+  }
+
+ private:
+  std::uint64_t key_;
+  std::uint64_t next_ = 0;
+};
+
+class Search {
+ public:
+  Search(Partition& partition, const NodeLimits& limits, std::uint64_t seed)
+      : partition_(partition), limits_(limits), dice_(seed), members_(at(partition.nodes())) {
+    collect();
+  }
+
+  void collect() {
+    for (auto& members : members_) {
+      members.clear();
+    }
+    for (int expert = 0; expert < partition_.experts(); ++expert) {
+      members_[at(partition_.node_of(expert))].push_back(expert);
+    }
+  }
+
+  /// One try for every expert, in random order. False if none lowered the cost.
+  bool pass(std::int64_t end_of_work) {
+    std::vector<int> order(at(partition_.experts()));
+    std::iota(order.begin(), order.end(), 0);
+    shuffle(order);
+    bool better = false;
+    for (const int expert : order) {
+      if (partition_.work() >= end_of_work) {
+        return false;
+      }
+      better = improve_one(expert) || better;
+    }
+    return better;
+  }
+
+  /// Random swaps that the limits allow.
+  void shake(int count) {
+    for (int done = 0, tries = 0; done < count && tries < 100 * count; ++tries) {
+      const int a = dice_.below(partition_.experts());
+      const int b = dice_.below(partition_.experts());
+      if (partition_.node_of(a) != partition_.node_of(b) && fits(a, partition_.node_of(b), b)) {
+        swap(a, b);
+        ++done;
+      }
+    }
+  }
+
+  void move(int expert, int node) {
+    auto& from = members_[at(partition_.node_of(expert))];
+    from.erase(std::ranges::find(from, expert));
+    members_[at(node)].push_back(expert);
+    partition_.move(expert, node);
+  }
+  void swap(int a, int b) {
+    const int node_a = partition_.node_of(a);
+    const int node_b = partition_.node_of(b);
+    move(a, node_b);
+    move(b, node_a);
+  }
+
+  int random_count(int least, int most) { return least + dice_.below(most - least + 1); }
+
+ private:
+  struct Candidate {
+    double gain = -std::numeric_limits<double>::infinity();
+    int node = -1;
+  };
+
+  void shuffle(std::vector<int>& order) {
+    for (std::size_t i = order.size(); i > 1; --i) {
+      std::swap(order[i - 1], order[at(dice_.below(static_cast<int>(i)))]);
+    }
+  }
+
+  /// Whether `expert` may go to `node` while `back` (or nothing, if negative) comes from there.
+  bool fits(int expert, int node, int back) const {
+    const int from = partition_.node_of(expert);
+    const std::int64_t more = partition_.load(expert) - (back >= 0 ? partition_.load(back) : 0);
+    return (back >= 0 || partition_.node_size(node) < limits_.slots[at(node)]) &&
+           within(node, more) && within(from, -more);
+  }
+  bool within(int node, std::int64_t more) const {
+    return more <= 0 ||
+           static_cast<double>(partition_.node_load(node) + more) <= limits_.load[at(node)];
+  }
+
+  bool improve_one(int expert) {
+    std::array<Candidate, kTried> best{};
+    for (int node = 0; node < partition_.nodes(); ++node) {
+      if (node != partition_.node_of(expert)) {
+        insert(best, {estimate(expert, node), node});
+      }
+    }
+    for (const Candidate& candidate : best) {
+      if (candidate.gain > kLeastGain && try_node(expert, candidate.node)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  static void insert(std::array<Candidate, kTried>& best, Candidate candidate) {
+    for (Candidate& other : best) {
+      if (candidate.gain > other.gain) {
+        std::swap(candidate, other);
+      }
+    }
+  }
+
+  /// Of the best swap or move of `expert` to `node`. Two experts of one group that tokens choose
+  /// together gain less than each alone: how much less is half known.
+  double estimate(int expert, int node) const {
+    const double alone = partition_.gain(expert, node);
+    const int from = partition_.node_of(expert);
+    double best = fits(expert, node, -1) ? alone : -std::numeric_limits<double>::infinity();
+    for (const int other : members_[at(node)]) {
+      const double together = partition_.same_group(expert, other)
+                                  ? partition_.costs().visit[at(node)] *
+                                        static_cast<double>(partition_.together(expert, other))
+                                  : 0;
+      const double gain = alone + partition_.gain(other, from) - together;
+      if (gain > best && fits(expert, node, other)) {
+        best = gain;
+      }
+    }
+    return best;
+  }
+
+  bool try_node(int expert, int node) {
+    const int from = partition_.node_of(expert);
+    const double alone = partition_.gain(expert, node);
+    const bool room = fits(expert, node, -1);
+    std::vector<int> partners;
+    for (const int other : members_[at(node)]) {
+      if (fits(expert, node, other)) {
+        partners.push_back(other);
+      }
+    }
+    move(expert, node);
+    double best = room ? alone : kLeastGain;
+    int partner = -1;
+    for (const int other : partners) {
+      const double gain = alone + partition_.gain(other, from);
+      if (gain > best) {
+        best = gain;
+        partner = other;
+      }
+    }
+    if (partner >= 0) {
+      move(partner, from);
+      return true;
+    }
+    if (room && alone > kLeastGain) {
+      return true;
+    }
+    move(expert, from);
+    return false;
+  }
+
+  Partition& partition_;
+  const NodeLimits& limits_;
+  Dice dice_;
+  std::vector<std::vector<int>> members_;  // [nodes] experts
+};
+
+double overload_of(const NodeLimits& limits, int node, double load) {
+  return std::max(0.0, load - limits.load[at(node)]);
+}
+
+}  // namespace
+
+double overload(const Partition& partition, const NodeLimits& limits) {
+  double sum = 0;
+  for (int node = 0; node < partition.nodes(); ++node) {
+    sum += overload_of(limits, node, static_cast<double>(partition.node_load(node)));
+  }
+  return sum;
+}
+
+bool repair(Partition& partition, const NodeLimits& limits) {
+  Search search(partition, limits, 0);
+  while (overload(partition, limits) > 0) {
+    // The swap, or move to a free slot, that costs least for the overload that it takes away.
+    double best = -std::numeric_limits<double>::infinity();
+    int moved = -1;
+    int node = -1;
+    int back = -1;
+    const auto consider = [&](int a, int to, int b) {
+      const int from = partition.node_of(a);
+      const auto more = static_cast<double>(partition.load(a) - (b >= 0 ? partition.load(b) : 0));
+      const auto load_from = static_cast<double>(partition.node_load(from));
+      const auto load_to = static_cast<double>(partition.node_load(to));
+      const double less = overload_of(limits, from, load_from) + overload_of(limits, to, load_to) -
+                          overload_of(limits, from, load_from - more) -
+                          overload_of(limits, to, load_to + more);
+      if (less <= 0) {
+        return;
+      }
+      const double gain = partition.gain(a, to) + (b >= 0 ? partition.gain(b, from) : 0);
+      const double merit = gain >= 0 ? gain * less : gain / less;
+      if (merit > best) {
+        best = merit;
+        moved = a;
+        node = to;
+        back = b;
+      }
+    };
+    for (int a = 0; a < partition.experts(); ++a) {
+      const int from = partition.node_of(a);
+      if (static_cast<double>(partition.node_load(from)) <= limits.load[at(from)]) {
+        continue;
+      }
+      for (int b = 0; b < partition.experts(); ++b) {
+        if (partition.node_of(b) != from) {
+          consider(a, partition.node_of(b), b);
+        }
+      }
+      for (int to = 0; to < partition.nodes(); ++to) {
+        if (to != from && partition.node_size(to) < limits.slots[at(to)]) {
+          consider(a, to, -1);
+        }
+      }
+    }
+    if (moved < 0) {
+      return false;
+    }
+    const int from = partition.node_of(moved);
+    search.move(moved, node);
+    if (back >= 0) {
+      search.move(back, from);
+    }
+  }
+  return true;
+}
+
+void improve(Partition& partition, const NodeLimits& limits, const SearchOptions& options) {
+  const std::int64_t end = partition.work() + options.work;
+  Search search(partition, limits, options.seed);
+  while (search.pass(end)) {
+  }
+  std::vector<int> best = partition.assignment();
+  double least = partition.cost();
+  for (std::int64_t before = -1; partition.work() < end && partition.work() > before;) {
+    before = partition.work();  // where nothing can be moved there is nothing to do
+    search.shake(search.random_count(2, std::max(3, partition.experts() / 16)));
+    while (search.pass(end)) {
+    }
+    if (partition.cost() < least - kLeastGain) {
+      least = partition.cost();
+      best = partition.assignment();
+    } else {
+      for (int expert = 0; expert < partition.experts(); ++expert) {
+        if (partition.node_of(expert) != best[at(expert)]) {
+          search.move(expert, best[at(expert)]);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace cartesian

@@ -1,0 +1,46 @@
+#pragma once
+// plan_placement(): experts of every layer to ranks so that the trace's tokens travel little, with
+// no rank or node much more loaded than the mean. The same for a seed on any number of threads.
+
+#include <cstdint>
+
+#include "base/itinerary.h"
+#include "base/placement.h"
+#include "base/routing_trace.h"
+#include "planner/cluster.h"
+
+namespace cartesian {
+
+struct PlanOptions {
+  Flow flow = Flow::pivot;  ///< what is planned for; `flat` as `home`
+  double load_cap = 1.10;   ///< most choices on a rank or node, over the mean of its share
+  int slots = 0;            ///< experts on a rank, of both groups; 0: as few as hold each once
+  std::uint64_t seed = 1;
+  double time_budget_s = 2;  ///< of one thread; counted in work, and so the same on any machine
+  int threads = 1;
+};
+
+/// Slots of a rank that options ask for. Throws ConfigError, saying how many would do, if these do
+/// not hold every expert of a layer once.
+int slots_per_rank(const PlacementShape& shape, const PlanOptions& options);
+
+/// Bytes of an expert with its gradient and two moments, float32.
+double expert_bytes(const RoutingTrace& trace);
+
+/// One replica of every expert. Throws ConfigError, saying how much is missing, if a rank's memory
+/// does not hold its slots. With the pivot flow the placement has pivot scores. Where slots
+/// cannot keep a layer's load within the cap, it is at most 0.05 of the mean above that of
+/// balanced_placement().
+Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
+                         const PlanOptions& options);
+
+/// Evens out load only: what EPLB does with as many slots as experts.
+Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
+                             const PlanOptions& options);
+
+/// P(a node hosts one of B's choices | expert of A is chosen), over the choices of A, so that the
+/// scores of a token's experts add up to a probability: [layers][experts][nodes].
+std::vector<float> pivot_scores(const RoutingTrace& trace, const Placement& placement,
+                                const Topology& topology);
+
+}  // namespace cartesian

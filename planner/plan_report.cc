@@ -1,0 +1,126 @@
+#include "planner/plan_report.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "planner/bounds.h"
+#include "planner/parallel.h"
+
+namespace cartesian {
+
+namespace {
+
+/// The costs of one layer; bytes and time in the flow that is planned for.
+PlacementCosts evaluate_layer(const RoutingTrace& trace, const LayerTrace& layer, int index,
+                              const Cluster& cluster, const Placement& placement,
+                              const PlanOptions& options) {
+  const auto count = [&](Flow flow, PivotRule rule) {
+    return count_traffic(layer, index, placement, cluster.topology, {.flow = flow, .rule = rule});
+  };
+  PlacementCosts costs;
+  costs.flat = count(Flow::flat, PivotRule::oracle).copies_per_token();
+  const Traffic home = count(Flow::home, PivotRule::oracle);
+  costs.home = home.copies_per_token();
+  costs.oracle = count(Flow::pivot, PivotRule::oracle).copies_per_token();
+  costs.gate = count(Flow::pivot, PivotRule::gate).copies_per_token();
+  Traffic pivot = count(Flow::pivot, PivotRule::table);
+  costs.table = pivot.copies_per_token();
+  if (!layer.speculative.empty()) {
+    pivot = count(Flow::pivot, PivotRule::speculative);
+    costs.speculative = pivot.copies_per_token();
+  }
+  const Traffic& planned = options.flow == Flow::pivot ? pivot : home;
+  const RowSizes sizes{.hidden = static_cast<double>(trace.hidden),
+                       .expert_width = static_cast<double>(trace.expert_width),
+                       .element_bytes = trace.dtype == "bfloat16" ? 2.0 : 4.0,
+                       .experts = static_cast<double>(trace.experts)};
+  const double row_bytes = sizes.hidden * sizes.element_bytes;
+  const double tokens = std::max(1.0, planned.tokens);
+  for (const Traffic::Phase& phase : planned.phases) {
+    costs.inter_bytes += phase.inter() * row_bytes / tokens;
+    costs.intra_bytes += phase.intra * row_bytes / tokens;
+  }
+  costs.worst_card = worst_card(planned);
+  costs.rank_imbalance = rank_imbalance(planned);
+  const auto step =
+      static_cast<double>(trace.tokens_per_step > 0 ? trace.tokens_per_step : trace.tokens);
+  costs.time = predict_step(planned, step, cluster, sizes);
+  return costs;
+}
+
+double bytes_of_fullest_rank(const RoutingTrace& trace, const Placement& placement) {
+  const PlacementShape& shape = placement.shape();
+  std::size_t most = 0;
+  for (int rank = 0; rank < shape.ranks; ++rank) {
+    std::size_t experts = 0;
+    for (int layer = 0; layer < shape.layers; ++layer) {
+      for (int group = 0; group < shape.groups; ++group) {
+        experts += placement.experts_on(layer, group, rank).size();
+      }
+    }
+    most = std::max(most, experts);
+  }
+  return static_cast<double>(most) * expert_bytes(trace);
+}
+
+}  // namespace
+
+double PlacementCosts::of(Flow flow) const {
+  return flow == Flow::flat ? flat : flow == Flow::home ? home : pivot();
+}
+
+PlacementCosts evaluate_placement(const RoutingTrace& trace, const Cluster& cluster,
+                                  const Placement& placement, const PlanOptions& options) {
+  const std::vector<LayerTrace> layers = layers_of(trace);
+  std::vector<PlacementCosts> of_layers(layers.size());
+  for_each_on_threads(layers.size(), options.threads, [&](std::size_t index) {
+    of_layers[index] =
+        evaluate_layer(trace, layers[index], static_cast<int>(index), cluster, placement, options);
+  });
+  PlacementCosts all;
+  for (const PlacementCosts& layer : of_layers) {
+    all.flat += layer.flat;
+    all.home += layer.home;
+    all.oracle += layer.oracle;
+    all.table += layer.table;
+    all.gate += layer.gate;
+    if (layer.speculative) {
+      all.speculative = all.speculative.value_or(0) + *layer.speculative;
+    }
+    all.inter_bytes += layer.inter_bytes;
+    all.intra_bytes += layer.intra_bytes;
+    all.worst_card = std::max(all.worst_card, layer.worst_card);
+    all.rank_imbalance = std::max(all.rank_imbalance, layer.rank_imbalance);
+    all.time += layer.time;
+  }
+  all.expert_bytes = bytes_of_fullest_rank(trace, placement);
+  return all;
+}
+
+double least_copies(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options) {
+  const std::vector<LayerTrace> layers = layers_of(trace);
+  const int slots = slots_per_rank(placement_shape(trace, cluster.topology.ranks()), options);
+  int most_ranks = 0;
+  for (int node = 0; node < cluster.topology.nodes(); ++node) {
+    most_ranks =
+        std::max(most_ranks, static_cast<int>(cluster.topology.ranks_of_node(node).size()));
+  }
+  std::vector<double> least(layers.size());
+  for_each_on_threads(layers.size(), options.threads, [&](std::size_t index) {
+    const LayerTrace& layer = layers[index];
+    const Partition partition(layer,
+                              visit_costs(cluster.topology, options.flow, layer.groups.size()));
+    const auto tokens = static_cast<double>(std::max<std::int64_t>(1, layer.tokens));
+    // What the costs leave out: the copy that a pivot saves of every token.
+    const double saved =
+        partition.costs().meet * static_cast<double>(partition.choosing_both()) / tokens;
+    least[index] = std::max(0.0, least_cost(partition, slots * most_ranks) / tokens - saved);
+  });
+  double sum = 0;
+  for (const double layer : least) {
+    sum += layer;
+  }
+  return sum;
+}
+
+}  // namespace cartesian

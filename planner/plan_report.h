@@ -1,0 +1,40 @@
+#pragma once
+// What a placement would cost, over all layers of a trace: the rows of `cartesian plan`'s table.
+
+#include <optional>
+#include <string>
+
+#include "planner/plan.h"
+#include "planner/step_time.h"
+
+namespace cartesian {
+
+struct PlacementCosts {
+  /// Copies per token of all layers together, forward.
+  double flat = 0;
+  double home = 0;
+  double oracle = 0;                  ///< pivots chosen by B's true choices
+  std::optional<double> speculative;  ///< by the trace's, if it has any
+  double table = 0;                   ///< by pivot scores of this placement
+  double gate = 0;
+  /// In the flow that is planned for:
+  double inter_bytes = 0;  ///< per token, all layers, forward
+  double intra_bytes = 0;
+  double worst_card = 1;      ///< of the worst layer, over the mean
+  double rank_imbalance = 1;  ///< of the worst layer
+  StepTime time;              ///< of all MoE layers
+  double expert_bytes = 0;    ///< of the fullest rank: experts with gradients and two moments
+
+  double pivot() const { return speculative.value_or(table); }
+  double of(Flow flow) const;
+};
+
+/// Homes are as in TrafficOptions.
+PlacementCosts evaluate_placement(const RoutingTrace& trace, const Cluster& cluster,
+                                  const Placement& placement, const PlanOptions& options);
+
+/// A lower bound of `copies` in `options.flow` for every placement with one replica of each expert,
+/// per token, all layers.
+double least_copies(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options);
+
+}  // namespace cartesian

@@ -1,0 +1,100 @@
+#include "planner/starts.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace cartesian {
+
+namespace {
+
+std::size_t at(int i) { return static_cast<std::size_t>(i); }
+
+std::vector<int> heaviest_first(const Partition& loads) {
+  std::vector<int> order(at(loads.experts()));
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, std::greater<>(), [&](int expert) { return loads.load(expert); });
+  return order;
+}
+
+}  // namespace
+
+std::vector<int> linear_start(const LayerTrace& layer, const Topology& topology) {
+  const auto groups = static_cast<int>(layer.groups.size());
+  const Placement placement = Placement::linear(
+      {.layers = 1, .groups = groups, .experts = layer.experts, .ranks = topology.ranks()},
+      topology.ranks());
+  std::vector<int> nodes;
+  for (int group = 0; group < groups; ++group) {
+    for (int expert = 0; expert < layer.experts; ++expert) {
+      nodes.push_back(topology.node(placement.replicas(0, group, expert)[0]));
+    }
+  }
+  return nodes;
+}
+
+std::vector<int> balanced_start(const Partition& loads, const NodeLimits& limits) {
+  const std::size_t nodes = limits.slots.size();
+  std::vector<double> load(nodes);
+  std::vector<int> size(nodes);
+  std::vector<int> assignment(at(loads.experts()));
+  for (const int expert : heaviest_first(loads)) {
+    std::size_t best = nodes;
+    for (std::size_t node = 0; node < nodes; ++node) {
+      if (size[node] < limits.slots[node] &&
+          (best == nodes || load[node] / limits.slots[node] < load[best] / limits.slots[best])) {
+        best = node;
+      }
+    }
+    check(best < nodes, "there are slots for all experts");
+    load[best] += static_cast<double>(loads.load(expert));
+    ++size[best];
+    assignment[at(expert)] = static_cast<int>(best);
+  }
+  return assignment;
+}
+
+std::vector<int> cluster_start(const Partition& partition, const NodeLimits& limits) {
+  const int experts = partition.experts();
+  const auto nodes = static_cast<int>(limits.slots.size());
+  std::vector<int> assignment(at(experts), -1);
+  std::vector<double> affinity(at(experts));
+  // Slots of a node that others could not take anyway are left empty at the end.
+  int left = experts;
+  int slots_left = std::reduce(limits.slots.begin(), limits.slots.end());
+  const std::vector<int> order = heaviest_first(partition);
+  for (int node = 0; node < nodes; ++node) {
+    const int slots = limits.slots[at(node)];
+    slots_left -= slots;
+    const int share =
+        std::max(left - slots_left, static_cast<int>(static_cast<std::int64_t>(left) * slots /
+                                                     std::max(1, slots + slots_left)));
+    std::ranges::fill(affinity, 0.0);
+    double load = 0;
+    for (int taken = 0; taken < std::min(share, slots) && left > 0; ++taken, --left) {
+      int best = -1;
+      for (const int expert : order) {
+        const bool fits = taken == 0 || load + static_cast<double>(partition.load(expert)) <=
+                                            limits.load[at(node)];
+        const bool better = best < 0 || (fits && affinity[at(expert)] > affinity[at(best)]);
+        if (assignment[at(expert)] < 0 && better) {
+          best = expert;
+        }
+      }
+      assignment[at(best)] = node;
+      load += static_cast<double>(partition.load(best));
+      for (int other = 0; other < experts; ++other) {
+        const double weight = partition.same_group(best, other) ? partition.costs().visit[at(node)]
+                                                                : partition.costs().meet;
+        affinity[at(other)] +=
+            weight * static_cast<double>(partition.together(best, other)) /
+            static_cast<double>(std::max<std::int64_t>(1, partition.load(other)));
+      }
+    }
+  }
+  return assignment;
+}
+
+}  // namespace cartesian

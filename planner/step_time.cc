@@ -1,0 +1,79 @@
+#include "planner/step_time.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace cartesian {
+
+namespace {
+
+constexpr double kBackward = 2;  // its products, over forward's
+
+double largest(const std::vector<double>& values) {
+  return values.empty() ? 0 : *std::ranges::max_element(values);
+}
+
+double sum(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+}  // namespace
+
+StepTime& StepTime::operator+=(const StepTime& other) {
+  inter_s += other.inter_s;
+  intra_s += other.intra_s;
+  compute_s += other.compute_s;
+  return *this;
+}
+
+StepTime predict_step(const Traffic& traffic, double tokens, const Cluster& cluster,
+                      const RowSizes& sizes) {
+  const double scale = traffic.tokens > 0 ? tokens / traffic.tokens : 0;
+  const double row_bytes = sizes.hidden * sizes.element_bytes;
+  StepTime time;
+  for (const Traffic::Phase& phase : traffic.phases) {
+    const double card = std::max(largest(phase.egress), largest(phase.ingress));
+    if (card > 0) {
+      time.inter_s +=
+          2 * (cluster.inter.latency_s + scale * card * row_bytes / cluster.inter.bytes_per_s);
+    }
+    if (phase.intra > 0) {
+      time.intra_s +=
+          2 * (cluster.intra.latency_s + scale * phase.intra * row_bytes /
+                                             cluster.topology.ranks() / cluster.intra.bytes_per_s);
+    }
+  }
+  const double row_flops = 6 * sizes.hidden * sizes.expert_width;
+  for (const std::vector<double>& rows : traffic.expert_rows) {
+    time.compute_s += (1 + kBackward) * scale * largest(rows) * row_flops / cluster.flops;
+  }
+  const double router_flops = 2 * sizes.hidden * sizes.experts;
+  time.compute_s +=
+      (1 + kBackward) * scale * largest(traffic.pivots) * router_flops / cluster.flops;
+  return time;
+}
+
+double worst_card(const Traffic& traffic) {
+  double worst = 1;
+  for (const Traffic::Phase& phase : traffic.phases) {
+    for (const auto* card : {&phase.egress, &phase.ingress}) {
+      const double total = sum(*card);
+      if (total > 0) {
+        worst = std::max(worst, largest(*card) * static_cast<double>(card->size()) / total);
+      }
+    }
+  }
+  return worst;
+}
+
+double rank_imbalance(const Traffic& traffic) {
+  std::vector<double> rows;
+  for (const std::vector<double>& group : traffic.expert_rows) {
+    rows.resize(std::max(rows.size(), group.size()));
+    std::ranges::transform(group, rows, rows.begin(), std::plus<>());
+  }
+  const double total = sum(rows);
+  return total > 0 ? largest(rows) * static_cast<double>(rows.size()) / total : 1;
+}
+
+}  // namespace cartesian

@@ -1,0 +1,37 @@
+#pragma once
+// The time of a training step's MoE layers, predicted from counted traffic: messages by latency and
+// bandwidth of their link, the most loaded network card of a phase; products of the most loaded
+// rank. Nothing overlaps: what overlap can hide is known to `cartesian simulate`.
+
+#include "planner/cluster.h"
+#include "planner/traffic.h"
+
+namespace cartesian {
+
+/// Of the model that travels.
+struct RowSizes {
+  double hidden = 0;
+  double expert_width = 0;
+  double element_bytes = 4;  ///< of a row's numbers
+  double experts = 0;        ///< of a sub-layer: what router B costs the pivot
+};
+
+struct StepTime {
+  double inter_s = 0;    ///< copies between nodes
+  double intra_s = 0;    ///< rows inside nodes
+  double compute_s = 0;  ///< experts, and routers at pivots
+  double total() const { return inter_s + intra_s + compute_s; }
+  StepTime& operator+=(const StepTime& other);
+};
+
+/// Of one layer, forward and backward, for `tokens` tokens that behave as those counted.
+StepTime predict_step(const Traffic& traffic, double tokens, const Cluster& cluster,
+                      const RowSizes& sizes);
+
+/// The most loaded card over the mean of the phase where that is largest, weighted by nothing;
+/// 1 if nothing travels.
+double worst_card(const Traffic& traffic);
+/// Largest over mean of the ranks' choices, both groups together; 1 if there are none.
+double rank_imbalance(const Traffic& traffic);
+
+}  // namespace cartesian

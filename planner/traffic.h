@@ -1,0 +1,54 @@
+#pragma once
+// Traffic: what the tokens of a trace would send over a placement, counted message by message from
+// their itineraries (base/itinerary.h, base/messages.h), so it is what comm would send. Forward
+// pass; backward sends the same the other way.
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "base/itinerary.h"
+#include "base/messages.h"
+#include "planner/layer_trace.h"
+
+namespace cartesian {
+
+/// What pivots are chosen by: B's true choices, which only an oracle knows; the trace's speculative
+/// choices; the placement's pivot scores; the gates.
+enum class PivotRule : std::uint8_t { oracle, speculative, table, gate };
+std::string_view name_of(PivotRule rule);
+
+struct Traffic {
+  struct Phase {
+    std::vector<double> egress;   ///< [nodes] rows that leave the node
+    std::vector<double> ingress;  ///< [nodes]
+    double intra = 0;             ///< rows between ranks of a node
+    double inter() const;
+  };
+  double tokens = 0;
+  std::array<Phase, kTravelPhases> phases;
+  std::vector<std::vector<double>> expert_rows;  ///< [groups][ranks] (token, choice) pairs
+  std::vector<double> pivots;                    ///< [ranks] tokens whose pivot is there
+  double pivot_hits = 0;                         ///< tokens with a B expert on their pivot's node
+
+  /// Rows between nodes.
+  double copies() const;
+  double copies_per_token() const { return tokens > 0 ? copies() / tokens : 0; }
+  Traffic& operator+=(const Traffic& other);
+};
+
+struct TrafficOptions {
+  Flow flow = Flow::pivot;
+  PivotRule rule = PivotRule::speculative;
+  /// Of each token where the trace has none: so many homes are looked at, spread over the ranks,
+  /// and the mean is taken. With at least as many as nodes, every node is.
+  int homes = 8;
+};
+
+/// Of one layer; `index` is its number among the placement's. Throws ConfigError if the rule needs
+/// what the trace lacks, or a home is not a rank.
+Traffic count_traffic(const LayerTrace& layer, int index, const Placement& placement,
+                      const Topology& topology, const TrafficOptions& options);
+
+}  // namespace cartesian

@@ -1,0 +1,112 @@
+"""`cartesian plan`: a placement from a trace of this program, used in training; bad topologies, traces and slots."""
+
+import json
+import re
+import shutil
+import unittest
+
+from harness import CliTest
+from job import PROGRAM
+
+FOUR_NODES = "nodes = 4\nranks_per_node = 1\n"
+
+
+class Plan(CliTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.settings = dict(train__steps=6, model__num_hidden_layers=3, model__num_experts=8)
+        _, run = cls.stopped_run(5, **cls.settings)
+        cls.trace = cls.folder / "trace.safetensors"
+        cls.run_program("eval", run.checkpoint(5), "--data", cls.tokens, "--sequences", "60", "--trace", cls.trace)
+        cls.topology = cls.folder / "cluster.toml"
+        cls.topology.write_text(FOUR_NODES)
+
+    def plan(self, *options, topology=None):
+        output = self.new_folder() / "placement.json"
+        printed = self.run_program("plan", "--topology", topology or self.topology, "--trace", self.trace, "-o", output,
+                                   *options).out
+        return printed, output
+
+    def rows(self, printed):
+        return {name: [float(value) for value in values.split()]
+                for name, values in re.findall(r"^  (linear|balanced|planned) +(.*)$", printed, re.MULTILINE)}
+
+    def test_fewer_copies_than_linear(self):
+        printed, output = self.plan("--load-cap", "100")  # linear is badly balanced, and must not be out of reach
+        rows = self.rows(printed)
+        self.assertEqual(set(rows), {"linear", "balanced", "planned"})
+        flat, home, pivot, _, gate, oracle = rows["planned"][:6]
+        self.assertLessEqual(pivot, rows["linear"][2] + 1e-9)
+        self.assertTrue(oracle <= pivot <= flat and oracle <= gate and home <= flat, printed)
+        bound = float(re.search(r"fewer than (\S+) copies", printed)[1])
+        self.assertLessEqual(bound, oracle + 1e-9)
+        placement = json.loads(output.read_text())
+        self.assertEqual((placement["layers"], placement["groups"], placement["experts"], placement["ranks"]), (2, 2, 8, 4))
+        self.assertEqual([len(row) for row in placement["pivot_scores"][0]], [4] * 8)
+        self.assertAlmostEqual(placement["plan"]["copies_per_token"], pivot, delta=1e-3)
+        for layer in placement["replicas"]:
+            held = [rank for group in layer for ranks in group for rank in ranks]
+            self.assertEqual([held.count(rank) for rank in range(4)], [4] * 4)
+
+    def test_training_with_it_is_the_same_run(self):
+        _, output = self.plan()
+        config, one = self.config(**self.settings)
+        self.run_program("train", config)
+        config, placed = self.config(parallel__placement=str(output), **self.settings)
+        self.run_program("train", config, ranks=4)
+        self.assert_close_losses(placed.losses(), one.losses(), 1e-5)
+
+    def test_same_for_a_seed_on_any_threads(self):
+        def texts(*options):
+            return self.plan(*options)[1].read_text()
+        self.assertEqual(texts("--threads", "1"), texts("--threads", "3"))
+
+    def test_home_flow_and_several_ranks_a_node(self):
+        topology = self.folder / "pairs.toml"
+        topology.write_text("node_sizes = [2, 1, 2]\nmemory_gib = 80\n[inter]\nbandwidth_gb_s = 10\nlatency_us = 20\n")
+        printed, output = self.plan("--flow", "home", "--slots", "4", topology=topology)
+        self.assertIn("planned for the home flow", printed)
+        self.assertIn("5 ranks on 3 nodes, 4 slots a rank", printed)
+        placement = json.loads(output.read_text())
+        self.assertNotIn("pivot_scores", placement)
+        for layer in placement["replicas"]:
+            held = [rank for group in layer for ranks in group for rank in ranks]
+            self.assertLessEqual(max(held.count(rank) for rank in range(5)), 4)
+
+    def test_it_starts_no_mpi(self):
+        program = self.start_command(["env", "OMPI_MCA_rte_base_verbose=0", PROGRAM, "plan", "--help"]).wait()
+        self.assertIn("Examples:", program.out)
+
+    def test_refused(self):
+        def refused(text, *patterns):
+            path = self.folder / "bad.toml"
+            path.write_text(text)
+            self.assert_refused(("plan", "--topology", path, "--trace", self.trace), r"bad\.toml", *patterns)
+        refused("ranks_per_node = 2\n", "nodes is missing")
+        refused("nodes = 0\n", r"nodes must be an integer within \[1")
+        refused("nodes = 2.5\n", "nodes must be an integer")
+        refused("node = 2\n", "unknown key node; did you mean 'nodes'")
+        refused("nodes = 1000000\nranks_per_node = 1000000\n", "more than")
+        refused("node_sizes = [2, 0]\n", "node_sizes must be an integer")
+        refused("node_sizes = [2]\nnodes = 1\n", "one or the other")
+        refused("nodes = 2\n[inter]\nbandwidth_gb_s = 0\n", "bandwidth_gb_s must be a number above 0")
+        refused("nodes = 2\n[inter]\nspeed = 3\n", "unknown key inter.speed")
+        refused("nodes = 2\ninter = 3\n", "inter must be a table")
+        refused("nodes = \n", r"bad\.toml:1")
+        small = self.folder / "small.toml"
+        small.write_text(FOUR_NODES + "memory_gib = 0.0002\n")
+        self.assert_refused(("plan", "--topology", small, "--trace", self.trace),
+                            r"4 slots of 2 MoE layers need \S+ GiB on each rank, \S+ GiB more .* slots? fit, which takes \d+ ranks")
+        self.assert_refused(("plan", "--topology", self.topology, "--trace", self.trace, "--slots", "3"),
+                            "3 slots on each of 4 ranks hold 12 experts, but a layer has 16: at least 4 are needed")
+        self.assert_refused(("plan", "--topology", self.topology, "--trace", self.folder / "none"), "none", "No such file")
+        broken = self.folder / "broken.safetensors"
+        shutil.copy(self.trace, broken)
+        with open(broken, "r+b") as file:
+            file.truncate(1000)
+        self.assert_refused(("plan", "--topology", self.topology, "--trace", broken), r"broken\.safetensors")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,85 @@
+#include "planner/partition.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/planner/planner_trace.h"
+
+namespace cartesian::test {
+namespace {
+
+/// From its definition.
+double cost_of(const LayerTrace& layer, const Partition::Costs& costs,
+               const std::vector<int>& node_of) {
+  double cost = 0;
+  for (std::int64_t token = 0; token < layer.tokens; ++token) {
+    std::vector<std::set<int>> nodes;
+    for (std::size_t group = 0; group < layer.groups.size(); ++group) {
+      auto& visited = nodes.emplace_back();
+      for (const std::int16_t id : layer.groups[group].of(token)) {
+        if (id >= 0) {
+          visited.insert(node_of[group * static_cast<std::size_t>(layer.experts) +
+                                 static_cast<std::size_t>(id)]);
+        }
+      }
+      for (const int node : visited) {
+        cost += costs.visit[static_cast<std::size_t>(node)];
+      }
+    }
+    if (nodes.size() == 2 &&
+        std::ranges::any_of(nodes[0], [&](int node) { return nodes[1].contains(node); })) {
+      cost -= costs.meet;
+    }
+  }
+  return cost;
+}
+
+class PartitionTest : public testing::TestWithParam<TraceSpec> {};
+
+TEST_P(PartitionTest, GainsAreWhatMovesDo) {
+  const RoutingTrace trace = make_trace(GetParam(), 1);
+  const LayerTrace layer = layers_of(trace)[0];
+  for (const double meet : {0.0, 1.0}) {
+    const Partition::Costs costs{.visit = {1.5, 1.75, 1.25, 1.5}, .meet = meet};
+    Partition partition(layer, costs);
+    std::vector<int> node_of(static_cast<std::size_t>(partition.experts()));
+    EXPECT_NEAR(partition.cost(), cost_of(layer, costs, node_of), 1e-6);
+    const std::uint64_t key = random_key(2, "moves");
+    for (std::uint64_t step = 0; step < 120; ++step) {
+      const auto expert = static_cast<int>(random_bits(key, 2 * step) % node_of.size());
+      const auto node = static_cast<int>(random_bits(key, 2 * step + 1) % 4);
+      const double before = partition.cost();
+      const double gain = node == partition.node_of(expert) ? 0 : partition.gain(expert, node);
+      partition.move(expert, node);
+      node_of[static_cast<std::size_t>(expert)] = node;
+      ASSERT_NEAR(partition.cost(), cost_of(layer, costs, node_of), 1e-6) << "step " << step;
+      ASSERT_NEAR(before - partition.cost(), gain, 1e-6) << "step " << step;
+    }
+    // Nothing depends on the way there.
+    Partition fresh(layer, costs);
+    fresh.assign(node_of);
+    EXPECT_NEAR(fresh.cost(), partition.cost(), 1e-6);
+    for (int expert = 0; expert < partition.experts(); ++expert) {
+      for (int node = 0; node < 4; ++node) {
+        if (node != partition.node_of(expert)) {
+          EXPECT_NEAR(fresh.gain(expert, node), partition.gain(expert, node), 1e-6);
+        }
+      }
+    }
+    for (int node = 0; node < 4; ++node) {
+      EXPECT_EQ(fresh.node_load(node), partition.node_load(node));
+      EXPECT_EQ(fresh.node_size(node), partition.node_size(node));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Traces, PartitionTest,
+                         testing::Values(TraceSpec{}, TraceSpec{.groups = 1},
+                                         TraceSpec{.choices = 1},
+                                         TraceSpec{.choices = 5, .ragged = true},
+                                         TraceSpec{.experts = 12, .choices = 3, .cluster = 3},
+                                         TraceSpec{.tokens = 0}, TraceSpec{.tokens = 1}));
+
+}  // namespace
+}  // namespace cartesian::test
