@@ -84,6 +84,11 @@ int run(int argc, char** argv) {
   app.add_option("--nodes", options.nodes, "Numbers of nodes, of one rank each")
       ->capture_default_str();
   app.add_option("--time-budget", options.plan.time_budget_s, "Seconds")->capture_default_str();
+  app.add_option("--redundancy", options.plan.redundancy, "More slots, as a share of the experts")
+      ->capture_default_str();
+  app.add_option("--tokens-per-step", options.plan.tokens_per_step,
+                 "Of training, which replicas must pay in")
+      ->capture_default_str();
   app.add_option("--load-cap", options.plan.load_cap, "Over the mean")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   const auto files = make_posix_file_system();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -13,6 +14,7 @@
 #include "planner/parallel.h"
 #include "planner/partition_search.h"
 #include "planner/rank_packing.h"
+#include "planner/replica_search.h"
 #include "planner/starts.h"
 
 namespace cartesian {
@@ -22,9 +24,16 @@ namespace {
 // Tokens that Partition::move() goes through in a second, on a slow machine.
 constexpr double kWorkPerSecond = 4e6;
 constexpr double kShareOfStarts = 0.25;  // of the work, to find which start is best
+constexpr double kShareOfReplicas = 0.6;
+constexpr double kMovesPerLook = 6;  // how much longer a look of ReplicaSearch takes
+constexpr std::int64_t kFewestSampled = 256;
+constexpr std::int64_t kMostSampled = 4096;
 constexpr double kAboveBalanced = 0.05;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+std::int64_t share_of(std::int64_t work, double share) {
+  return static_cast<std::int64_t>(share * static_cast<double>(work));
+}
 
 /// Everything of one layer.
 class LayerPlanner {
@@ -48,19 +57,23 @@ class LayerPlanner {
     }
   }
 
-  /// [experts of A, then of B] ranks.
-  std::vector<int> balanced() {
+  /// [experts of A, then of B] ascending.
+  using Ranks = std::vector<std::vector<int>>;
+
+  Ranks balanced() {
     partition_.assign(balanced_start(partition_, limits_));
-    return to_ranks();
+    return to_ranks(one_each());
   }
 
-  std::vector<int> plan(std::uint64_t seed, std::int64_t work) {
+  Ranks plan(std::uint64_t seed, std::int64_t work, double least_saving) {
     const std::vector<int> even = balanced_start(partition_, limits_);
     partition_.assign(even);
     for (std::size_t node = 0; node < mean_.size(); ++node) {
       const auto load = static_cast<double>(partition_.node_load(static_cast<int>(node)));
       limits_.load[node] = std::max(limits_.load[node], load + kAboveBalanced * mean_[node]);
     }
+    const std::int64_t for_replicas = has_room() ? share_of(work, kShareOfReplicas) : 0;
+    work -= for_replicas;
     std::vector<int> best;
     double least = std::numeric_limits<double>::infinity();
     for (const std::vector<int>& start :
@@ -69,19 +82,15 @@ class LayerPlanner {
       if (!within_slots() || !repair(partition_, limits_)) {
         continue;
       }
-      improve(partition_, limits_,
-              {.seed = seed,
-               .work = static_cast<std::int64_t>(kShareOfStarts / 3 * static_cast<double>(work))});
+      improve(partition_, limits_, {.seed = seed, .work = share_of(work, kShareOfStarts / 3)});
       if (partition_.cost() < least) {
         least = partition_.cost();
         best = partition_.assignment();
       }
     }
     partition_.assign(best);
-    improve(partition_, limits_,
-            {.seed = seed + 1,
-             .work = static_cast<std::int64_t>((1 - kShareOfStarts) * static_cast<double>(work))});
-    return to_ranks();
+    improve(partition_, limits_, {.seed = seed + 1, .work = share_of(work, 1 - kShareOfStarts)});
+    return to_ranks(has_room() ? replicated(least_saving, for_replicas, seed) : one_each());
   }
 
  private:
@@ -94,22 +103,68 @@ class LayerPlanner {
     return true;
   }
 
-  std::vector<int> to_ranks() const {
-    std::vector<int> ranks(at(partition_.experts()));
-    for (int node = 0; node < partition_.nodes(); ++node) {
-      std::vector<int> members;
-      std::vector<std::int64_t> loads;
+  bool has_room() const {
+    return topology_.nodes() <= kMostReplicaNodes &&
+           std::reduce(limits_.slots.begin(), limits_.slots.end()) > partition_.experts();
+  }
+
+  /// One slot of a node: an expert, and the choices that it will serve there.
+  struct Slot {
+    int expert;
+    std::int64_t load;
+  };
+
+  /// [nodes] slots of the partition.
+  std::vector<std::vector<Slot>> one_each() const {
+    std::vector<std::vector<Slot>> slots(limits_.slots.size());
+    for (int expert = 0; expert < partition_.experts(); ++expert) {
+      slots[at(partition_.node_of(expert))].push_back({expert, partition_.load(expert)});
+    }
+    return slots;
+  }
+
+  /// The same with replicas in the slots that are left.
+  std::vector<std::vector<Slot>> replicated(double least_saving, std::int64_t work,
+                                            std::uint64_t seed) const {
+    std::int64_t choices = 0;
+    for (const LayerTrace::Group& group : layer_.groups) {
+      choices += group.choices;
+    }
+    // Every expert is tried on every node once before the first is added.
+    const std::int64_t looks = share_of(work, 1 / kMovesPerLook);
+    const std::int64_t sample = looks / 4 / std::max<std::int64_t>(1, choices * topology_.nodes());
+    ReplicaSearch search(layer_, topology_, limits_, partition_.assignment(),
+                         {.flow = options_.flow,
+                          .least_saving = least_saving,
+                          .sample = std::clamp(sample, kFewestSampled, kMostSampled)});
+    search.run(looks, seed);
+    const std::vector<double> served = search.served();
+    std::vector<std::vector<Slot>> slots(limits_.slots.size());
+    for (std::size_t node = 0; node < slots.size(); ++node) {
       for (int expert = 0; expert < partition_.experts(); ++expert) {
-        if (partition_.node_of(expert) == node) {
-          members.push_back(expert);
-          loads.push_back(partition_.load(expert));
+        if ((search.nodes_of()[at(expert)] >> node & 1) != 0) {
+          slots[node].push_back({expert, std::llround(served[at(expert) * slots.size() + node])});
         }
+      }
+    }
+    return slots;
+  }
+
+  Ranks to_ranks(const std::vector<std::vector<Slot>>& slots) const {
+    Ranks ranks(at(partition_.experts()));
+    for (int node = 0; node < partition_.nodes(); ++node) {
+      std::vector<std::int64_t> loads;
+      for (const Slot& slot : slots[at(node)]) {
+        loads.push_back(slot.load);
       }
       const auto on_node = topology_.ranks_of_node(node);
       const std::vector<int> local = pack_ranks(loads, static_cast<int>(on_node.size()), slots_);
-      for (std::size_t i = 0; i < members.size(); ++i) {
-        ranks[at(members[i])] = on_node[at(local[i])];
+      for (std::size_t i = 0; i < loads.size(); ++i) {
+        ranks[at(slots[at(node)][i].expert)].push_back(on_node[at(local[i])]);
       }
+    }
+    for (std::vector<int>& of_expert : ranks) {
+      std::ranges::sort(of_expert);
     }
     return ranks;
   }
@@ -142,23 +197,31 @@ void check_memory(const RoutingTrace& trace, const Cluster& cluster, const Place
 
 /// Plans every layer by itself, and puts the layers together.
 Placement place(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options,
-                const std::function<std::vector<int>(LayerPlanner&, std::size_t)>& plan) {
+                const std::function<LayerPlanner::Ranks(LayerPlanner&, std::size_t)>& plan) {
   const std::vector<LayerTrace> layers = layers_of(trace);
   const PlacementShape shape = placement_shape(trace, cluster.topology.ranks());
   const int slots = slots_per_rank(shape, options);
   check_memory(trace, cluster, shape, slots);
-  std::vector<std::vector<int>> ranks(layers.size());
+  std::vector<LayerPlanner::Ranks> ranks(layers.size());
   for_each_on_threads(layers.size(), options.threads, [&](std::size_t i) {
     LayerPlanner planner(layers[i], cluster, options, slots);
     ranks[i] = plan(planner, i);
   });
   std::vector<std::vector<int>> replicas;
-  for (const std::vector<int>& of_layer : ranks) {
-    for (const int rank : of_layer) {
-      replicas.push_back({rank});
-    }
+  for (LayerPlanner::Ranks& of_layer : ranks) {
+    std::ranges::move(of_layer, std::back_inserter(replicas));
   }
   return {shape, std::move(replicas)};
+}
+
+/// Copies of the trace's tokens whose bytes, there and back, are those of one replica's gradients.
+double least_saving(const RoutingTrace& trace, const PlanOptions& options) {
+  double step = options.tokens_per_step;
+  if (step == 0) {
+    step = static_cast<double>(trace.tokens_per_step > 0 ? trace.tokens_per_step : trace.tokens);
+  }
+  // 2 * 3 d D elements of gradients against 2 d of a copy, in elements of one size.
+  return 3 * static_cast<double>(trace.expert_width) * static_cast<double>(trace.tokens) / step;
 }
 
 }  // namespace
@@ -177,7 +240,8 @@ int slots_per_rank(const PlacementShape& shape, const PlanOptions& options) {
         "{} slots on each of {} ranks hold {} experts, but a layer has {}: at least {} are needed",
         options.slots, shape.ranks, options.slots * shape.ranks, experts, needed));
   }
-  return std::max(options.slots, needed);
+  const int more = static_cast<int>(std::ceil(experts * (1 + options.redundancy) / shape.ranks));
+  return options.slots > 0 ? options.slots : std::max(needed, more);
 }
 
 Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
@@ -188,7 +252,8 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
                                 static_cast<double>(std::max<std::size_t>(1, layers)));
   Placement placement =
       place(trace, cluster, options, [&](LayerPlanner& planner, std::size_t layer) {
-        return planner.plan(random_bits(random_key(options.seed, "plan"), layer), work);
+        return planner.plan(random_bits(random_key(options.seed, "plan"), layer), work,
+                            least_saving(trace, options));
       });
   if (options.flow != Flow::pivot || placement.shape().groups != 2) {
     return placement;

@@ -135,6 +135,16 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->add_option("--slots", options->plan.slots,
                    "Experts on a rank, both groups together; as few as hold all unless given")
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--redundancy", options->plan.redundancy,
+                   "Instead of --slots: room for so many replicas, as a share of the experts; they "
+                   "are made where they save more bytes than their gradients cost")
+      ->check(CLI::Range(0.0, 1024.0))
+      ->capture_default_str();
+  command
+      ->add_option("--tokens-per-step", options->plan.tokens_per_step,
+                   "Of training, in which replicas must pay; the trace's unless given")
+      ->check(CLI::PositiveNumber);
   command->add_option("--seed", options->plan.seed, "Of the search")->capture_default_str();
   command
       ->add_option("--time-budget", options->plan.time_budget_s,

@@ -74,6 +74,18 @@ class Plan(CliTest):
             held = [rank for group in layer for ranks in group for rank in ranks]
             self.assertLessEqual(max(held.count(rank) for rank in range(5)), 4)
 
+    def test_replicas_where_they_pay(self):
+        def replicas(*options):
+            printed, output = self.plan("--redundancy", "1", "--load-cap", "4", *options)
+            self.assertIn("8 slots a rank", printed)
+            return self.rows(printed)["planned"][2], sum(len(ranks) for layer in json.loads(output.read_text())["replicas"]
+                                                         for group in layer for ranks in group)
+        alone, few = replicas("--tokens-per-step", "1")
+        together, many = replicas("--tokens-per-step", "1e12")
+        self.assertEqual(few, 2 * 16)
+        self.assertGreater(many, few)
+        self.assertLess(together, alone)
+
     def test_it_starts_no_mpi(self):
         program = self.start_command(["env", "OMPI_MCA_rte_base_verbose=0", PROGRAM, "plan", "--help"]).wait()
         self.assertIn("Examples:", program.out)
