@@ -22,10 +22,10 @@ namespace cartesian {
 namespace {
 
 // Tokens that Partition::move() goes through in a second, on a slow machine.
-constexpr double kWorkPerSecond = 4e6;
+constexpr double kWorkPerSecond = 6e6;
 constexpr double kShareOfStarts = 0.25;  // of the work, to find which start is best
 constexpr double kShareOfReplicas = 0.6;
-constexpr double kMovesPerLook = 6;  // how much longer a look of ReplicaSearch takes
+constexpr double kMovesPerLook = 6;  // how much longer a look of ReplicaCosts takes
 constexpr std::int64_t kFewestSampled = 256;
 constexpr std::int64_t kMostSampled = 4096;
 constexpr double kAboveBalanced = 0.05;
@@ -133,16 +133,15 @@ class LayerPlanner {
     // Every expert is tried on every node once before the first is added.
     const std::int64_t looks = share_of(work, 1 / kMovesPerLook);
     const std::int64_t sample = looks / 4 / std::max<std::int64_t>(1, choices * topology_.nodes());
-    ReplicaSearch search(layer_, topology_, limits_, partition_.assignment(),
-                         {.flow = options_.flow,
-                          .least_saving = least_saving,
-                          .sample = std::clamp(sample, kFewestSampled, kMostSampled)});
-    search.run(looks, seed);
-    const std::vector<double> served = search.served();
+    ReplicaCosts costs(
+        layer_, topology_, limits_, partition_,
+        {.flow = options_.flow, .sample = std::clamp(sample, kFewestSampled, kMostSampled)});
+    place_replicas(costs, partition_, {.least_saving = least_saving, .work = looks, .seed = seed});
+    const std::vector<double> served = costs.served();
     std::vector<std::vector<Slot>> slots(limits_.slots.size());
     for (std::size_t node = 0; node < slots.size(); ++node) {
       for (int expert = 0; expert < partition_.experts(); ++expert) {
-        if ((search.nodes_of()[at(expert)] >> node & 1) != 0) {
+        if ((costs.nodes_of()[at(expert)] >> node & 1) != 0) {
           slots[node].push_back({expert, std::llround(served[at(expert) * slots.size() + node])});
         }
       }

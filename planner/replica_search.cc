@@ -1,393 +1,173 @@
 #include "planner/replica_search.h"
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <queue>
 
-#include "base/check.h"
 #include "base/random.h"
 
 namespace cartesian {
 
 namespace {
 
-constexpr double kLeastSaving = 1e-9;
 constexpr double kSmoothing = 0.3;
-constexpr double kLoadSlack = 1e-9;  // for sums in another order
+constexpr int kTournament = 4;  // experts that are compared by affinity before one is tried
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using Change = ReplicaCosts::Change;
+
+std::size_t at(int i) { return static_cast<std::size_t>(i); }
 NodeSet bit(int node) { return NodeSet{1} << node; }
-int count_beside(NodeSet nodes, int node) { return std::popcount(nodes & ~bit(node)); }
 
-/// One node of a set, evenly over tokens and experts.
-NodeSet pick(NodeSet nodes, std::int64_t token, int expert) {
-  const auto mixed = static_cast<std::uint64_t>(token * 2654435761 + expert * 40503);
-  auto skip = static_cast<int>((mixed >> 7) % static_cast<std::uint64_t>(std::popcount(nodes)));
-  while (skip-- > 0) {
-    nodes &= nodes - 1;
-  }
-  return nodes & (~nodes + 1);
-}
+class ReplicaSearch {
+ public:
+  ReplicaSearch(ReplicaCosts& costs, const Partition& partition, const ReplicaOptions& options)
+      : costs_(costs),
+        partition_(partition),
+        options_(options),
+        key_(random_key(options.seed, "replica search")) {}
 
-}  // namespace
-
-ReplicaSearch::ReplicaSearch(const LayerTrace& layer, const Topology& topology,
-                             const NodeLimits& limits, std::span<const int> node_of,
-                             const Options& options)
-    : layer_(layer),
-      topology_(topology),
-      limits_(limits),
-      options_(options),
-      load_(node_of.size()),
-      node_size_(limits.slots.size()),
-      node_load_(limits.slots.size()),
-      samples_of_(node_of.size()) {
-  check(topology.nodes() <= kMostReplicaNodes, "replicas are searched on few nodes");
-  for (int node = 0; node < topology.nodes(); ++node) {
-    home_share_.push_back(static_cast<double>(topology.ranks_of_node(node).size()) /
-                          topology.ranks());
-  }
-  for (const int node : node_of) {
-    nodes_of_.push_back(bit(node));
-    ++node_size_[at(node)];
-  }
-  for (int group = 0; group < groups(); ++group) {
-    for (const std::int16_t id : layer.groups[at(group)].ids) {
-      load_[at(std::int64_t{group} * layer.experts + std::max<std::int16_t>(id, 0))] +=
-          id >= 0 ? 1 : 0;
+  /// Until a whole round adds nothing.
+  void fill() {
+    while (fill_once()) {
     }
   }
-  const std::int64_t count = std::min(options.sample, layer.tokens);
-  std::vector<int> all;
-  for (std::int64_t i = 0; i < count; ++i) {
-    sampled_.push_back(i * layer.tokens / count);
-    all.push_back(static_cast<int>(i));
-    for (int group = 0; group < groups(); ++group) {
-      for (const std::int16_t id : layer.groups[at(group)].of(sampled_.back())) {
-        if (id >= 0) {
-          samples_of_[at(std::int64_t{group} * layer.experts + id)].push_back(all.back());
+
+  void exchange_slots(std::int64_t work) {
+    const std::int64_t end = costs_.work() + work;
+    for (std::int64_t tries = 0; costs_.work() < end && tries < work; ++tries) {
+      const int node = below(costs_.nodes());
+      const int out = pick(node, true);
+      const int in = pick(node, false);
+      if (out >= 0 && in >= 0) {
+        try_exchange(node, out, in);
+      }
+    }
+  }
+
+  /// Drops what does not save enough.
+  void prune() {
+    for (int expert = 0; expert < costs_.experts(); ++expert) {
+      for (int node = 0; node < costs_.nodes(); ++node) {
+        const NodeSet nodes = nodes_of(expert);
+        if (holds(expert, node) && !std::has_single_bit(nodes)) {
+          costs_.try_change(std::array<Change, 1>{{{expert, nodes & ~bit(node)}}},
+                            -options_.least_saving);
         }
       }
     }
-    costs_.push_back(cost_of(sampled_.back()));
   }
-  add_loads(all, 1);
-}
 
-double ReplicaSearch::scale() const {
-  return static_cast<double>(layer_.tokens) /
-         static_cast<double>(std::max<std::size_t>(1, sampled_.size()));
-}
-
-/// Calls visit(id, node) for every choice, with the node whose replica serves it.
-template <class Visit>
-void ReplicaSearch::serve(std::int64_t token, int group, int origin, int home, Visit visit) const {
-  const auto ids = layer_.groups[at(group)].of(token);
-  NodeSet forced = 0;
-  bool open = false;
-  for (std::size_t i = 0; i < ids.size() && ids[i] >= 0; ++i) {
-    const NodeSet nodes = nodes_of(group, ids[i]);
-    const bool here = (nodes & bit(origin)) != 0;
-    if (here || std::has_single_bit(nodes)) {
-      const NodeSet node = here ? bit(origin) : nodes;
-      forced |= node;
-      visit(ids[i], std::countr_zero(node));
-    } else {
-      open = true;
-    }
-  }
-  for (std::size_t i = 0; open && i < ids.size() && ids[i] >= 0; ++i) {
-    const NodeSet nodes = nodes_of(group, ids[i]);
-    if ((nodes & bit(origin)) == 0 && !std::has_single_bit(nodes)) {
-      const NodeSet there = (nodes & forced) != 0      ? nodes & forced
-                            : (nodes & bit(home)) != 0 ? bit(home)
-                                                       : nodes;
-      visit(ids[i], std::countr_zero(pick(there, token, ids[i])));
-    }
-  }
-}
-
-void ReplicaSearch::serve_all(std::int64_t token, int group, int origin, int home,
-                              Served& served) const {
-  served.nodes = 0;
-  served.choices = 0;
-  serve(token, group, origin, home, [&](int, int node) {
-    served.nodes |= bit(node);
-    served.node[at(served.choices++)] = static_cast<std::uint8_t>(node);
-  });
-}
-
-ReplicaSearch::Journey ReplicaSearch::journey(std::int64_t token, int home) const {
-  Served a;
-  serve_all(token, 0, home, home, a);
-  if (groups() == 1) {
-    return {2 * count_beside(a.nodes, home), home, 2 * a.beside(home)};
-  }
-  Served b;
-  serve_all(token, 1, home, home, b);
-  Journey best{2 * count_beside(a.nodes, home) + 2 * count_beside(b.nodes, home), home,
-               2 * a.beside(home) + 2 * b.beside(home)};
-  if (options_.flow == Flow::pivot) {
-    for (NodeSet rest = a.nodes & ~bit(home); rest != 0; rest &= rest - 1) {
-      const int pivot = std::countr_zero(rest);
-      serve_all(token, 1, pivot, home, b);
-      const int stays = b.choices == 0 ? 1 : 0;
-      const int copies = count_beside(a.nodes, home) + count_beside(a.nodes, pivot) +
-                         count_beside(b.nodes, pivot) + count_beside(b.nodes, home) + stays;
-      if (copies < best.copies) {
-        best = {copies, pivot,
-                a.beside(home) + a.beside(pivot) + b.beside(pivot) + b.beside(home) + stays};
-      }
-    }
-  }
-  return best;
-}
-
-/// Calls visit(home, share of the homes that go the same way).
-template <class Visit>
-void ReplicaSearch::for_each_home(std::int64_t token, Visit visit) const {
-  const int nodes = topology_.nodes();
-  if (nodes > options_.homes) {
-    for (int i = 0; i < options_.homes; ++i) {
-      const auto rank =
-          static_cast<int>((token * 7919 + std::int64_t{i} * topology_.ranks() / options_.homes) %
-                           topology_.ranks());
-      visit(topology_.node(rank), 1.0 / options_.homes);
-    }
-    return;
-  }
-  NodeSet hosting = 0;
-  for (int group = 0; group < groups(); ++group) {
-    for (const std::int16_t id : layer_.groups[at(group)].of(token)) {
-      hosting |= id >= 0 ? nodes_of(group, id) : 0;
-    }
-  }
-  double elsewhere = 1;  // homes that host none of its experts are all alike
-  for (NodeSet rest = hosting; rest != 0; rest &= rest - 1) {
-    const int home = std::countr_zero(rest);
-    elsewhere -= home_share_[at(home)];
-    visit(home, home_share_[at(home)]);
-  }
-  if (const int other = std::countr_one(hosting); other < nodes) {
-    visit(other, elsewhere);
-  }
-}
-
-/// Calls visit(expert, node, weight) for every choice and home.
-template <class Visit>
-void ReplicaSearch::for_each_served(std::int64_t token, Visit visit) const {
-  for_each_home(token, [&](int home, double weight) {
-    const int pivot = journey(token, home).pivot;
-    for (int group = 0; group < groups(); ++group) {
-      serve(token, group, group == 0 ? home : pivot, home,
-            [&](int id, int node) { visit(group * layer_.experts + id, node, weight); });
-    }
-  });
-}
-
-double ReplicaSearch::cost_of(std::int64_t token) {
-  ++work_;
-  double sum = 0;
-  for_each_home(token, [&](int home, double weight) {
-    const Journey way = journey(token, home);
-    sum += weight * (way.copies + smoothing_ * (way.rows - way.copies));
-  });
-  return sum;
-}
-
-void ReplicaSearch::set_smoothing(double smoothing) {
-  smoothing_ = smoothing;
-  for (std::size_t i = 0; i < sampled_.size(); ++i) {
-    costs_[i] = cost_of(sampled_[i]);
-  }
-}
-
-double ReplicaSearch::copies() const {
-  double sum = 0;
-  for (const std::int64_t token : sampled_) {
-    for_each_home(token,
-                  [&](int home, double weight) { sum += weight * journey(token, home).copies; });
-  }
-  return scale() * sum;
-}
-
-std::vector<double> ReplicaSearch::served() const {
-  std::vector<double> served(nodes_of_.size() * node_size_.size());
-  for (const std::int64_t token : sampled_) {
-    for_each_served(token, [&](int expert, int node, double weight) {
-      served[at(expert) * node_size_.size() + at(node)] += scale() * weight;
-    });
-  }
-  return served;
-}
-
-void ReplicaSearch::set_nodes(int expert, NodeSet nodes) {
-  NodeSet& held = nodes_of_[at(expert)];
-  for (NodeSet rest = held ^ nodes; rest != 0; rest &= rest - 1) {
-    const int node = std::countr_zero(rest);
-    node_size_[at(node)] += (nodes & bit(node)) != 0 ? 1 : -1;
-  }
-  held = nodes;
-}
-
-void ReplicaSearch::add_loads(std::span<const int> samples, double sign) {
-  for (const int i : samples) {
-    for_each_served(sampled_[at(i)], [&](int, int node, double weight) {
-      node_load_[at(node)] += sign * scale() * weight;
-    });
-  }
-}
-
-double ReplicaSearch::saving(int expert, int node) {
-  const NodeSet before = nodes_of_[at(expert)];
-  nodes_of_[at(expert)] |= bit(node);
-  double saved = 0;
-  for (const int i : samples_of_[at(expert)]) {
-    saved += costs_[at(i)] - cost_of(sampled_[at(i)]);
-  }
-  nodes_of_[at(expert)] = before;
-  return saved * scale();
-}
-
-bool ReplicaSearch::has_room(int expert, int node) const {
-  const double more =
-      static_cast<double>(load_[at(expert)]) / (std::popcount(nodes_of_[at(expert)]) + 1);
-  return node_size_[at(node)] < limits_.slots[at(node)] &&
-         node_load_[at(node)] + more <= limits_.load[at(node)];
-}
-
-std::vector<int> ReplicaSearch::samples_of(std::span<const Change> changes) const {
-  std::vector<int> samples;
-  for (const Change& change : changes) {
-    const auto& more = samples_of_[at(change.expert)];
-    samples.insert(samples.end(), more.begin(), more.end());
-  }
-  std::ranges::sort(samples);
-  samples.erase(std::unique(samples.begin(), samples.end()), samples.end());
-  return samples;
-}
-
-/// What `changes` want is in force, and what was is in `changes`.
-void ReplicaSearch::exchange(std::span<Change> changes) {
-  for (Change& change : changes) {
-    const NodeSet before = nodes_of_[at(change.expert)];
-    set_nodes(change.expert, change.nodes);
-    change.nodes = before;
-  }
-}
-
-bool ReplicaSearch::try_change(std::span<const Change> wanted, double least) {
-  std::vector<Change> changes(wanted.begin(), wanted.end());
-  const std::vector<int> samples = samples_of(changes);
-  exchange(changes);
-  std::vector<double> costs;
-  double saved = 0;
-  for (const int i : samples) {
-    costs.push_back(cost_of(sampled_[at(i)]));
-    saved += costs_[at(i)] - costs.back();
-  }
-  if (saved * scale() <= least + kLeastSaving) {
-    exchange(changes);
-    return false;
-  }
-  const std::vector<double> loads = node_load_;
-  exchange(changes);
-  add_loads(samples, -1);
-  exchange(changes);
-  add_loads(samples, 1);
-  for (std::size_t node = 0; node < loads.size(); ++node) {
-    if (node_load_[node] > std::max(limits_.load[node], loads[node]) * (1 + kLoadSlack)) {
-      exchange(changes);
-      node_load_ = loads;
-      return false;
-    }
-  }
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    costs_[at(samples[i])] = costs[i];
-  }
-  return true;
-}
-
-void ReplicaSearch::fill() {
-  while (fill_once()) {
-  }
-}
-
-bool ReplicaSearch::fill_once() {
-  std::priority_queue<Candidate> queue;
-  for (int expert = 0; expert < static_cast<int>(nodes_of_.size()); ++expert) {
-    for (int node = 0; node < topology_.nodes(); ++node) {
-      if ((nodes_of_[at(expert)] & bit(node)) == 0 && has_room(expert, node)) {
-        queue.push({saving(expert, node), expert, node});
-      }
-    }
-  }
-  // Savings seldom grow as others come: what stays first after it is looked at again is the best.
-  bool added = false;
-  while (!queue.empty() && queue.top().saving > options_.least_saving) {
-    Candidate candidate = queue.top();
-    queue.pop();
-    if (!has_room(candidate.expert, candidate.node)) {
-      continue;
-    }
-    candidate.saving = saving(candidate.expert, candidate.node);
-    if (!queue.empty() && candidate.saving < queue.top().saving) {
-      queue.push(candidate);
-    } else if (candidate.saving > options_.least_saving) {
-      const NodeSet nodes = nodes_of_[at(candidate.expert)] | bit(candidate.node);
-      added = try_change(std::array<Change, 1>{{{candidate.expert, nodes}}}, 0) || added;
-    }
-  }
-  return added;
-}
-
-void ReplicaSearch::exchange_slots(std::int64_t work, std::uint64_t seed) {
-  const std::uint64_t key = random_key(seed, "replica search");
-  std::uint64_t next = 0;
-  const auto below = [&](std::size_t count) {
-    return static_cast<int>(random_bits(key, next++) % count);
+ private:
+  struct Candidate {
+    double saving;
+    int expert;
+    int node;
+    bool operator<(const Candidate& other) const { return saving < other.saving; }
   };
-  const std::int64_t end = work_ + work;
-  for (std::int64_t tries = 0; work_ < end && tries < work; ++tries) {
-    const int a = below(nodes_of_.size());
-    const int b = below(nodes_of_.size());
-    const int from = below(limits_.slots.size());
-    const int to = below(limits_.slots.size());
-    const NodeSet of_a = nodes_of_[at(a)];
-    const NodeSet of_b = nodes_of_[at(b)];
-    if (a == b || (of_a & bit(from)) == 0 || (of_b & bit(from)) != 0) {
-      continue;
-    }
-    if (from != to && (of_b & bit(to)) != 0 && (of_a & bit(to)) == 0) {  // the slots swap
-      try_change(std::array<Change, 2>{{{a, (of_a & ~bit(from)) | bit(to)},
-                                        {b, (of_b & ~bit(to)) | bit(from)}}},
-                 0);
-    } else if (from == to && !std::has_single_bit(of_a)) {  // b instead of a
-      try_change(std::array<Change, 2>{{{a, of_a & ~bit(from)}, {b, of_b | bit(from)}}}, 0);
-    }
-  }
-}
 
-void ReplicaSearch::prune() {
-  for (int expert = 0; expert < static_cast<int>(nodes_of_.size()); ++expert) {
-    for (int node = 0; node < topology_.nodes(); ++node) {
-      const NodeSet nodes = nodes_of_[at(expert)];
-      if ((nodes & bit(node)) != 0 && !std::has_single_bit(nodes)) {
-        try_change(std::array<Change, 1>{{{expert, nodes & ~bit(node)}}}, -options_.least_saving);
+  NodeSet nodes_of(int expert) const { return costs_.nodes_of()[at(expert)]; }
+  bool holds(int expert, int node) const { return (nodes_of(expert) & bit(node)) != 0; }
+  int below(int count) {
+    return static_cast<int>(random_bits(key_, next_++) % static_cast<std::uint64_t>(count));
+  }
+
+  bool fill_once() {
+    std::priority_queue<Candidate> queue;
+    for (int expert = 0; expert < costs_.experts(); ++expert) {
+      for (int node = 0; node < costs_.nodes(); ++node) {
+        if (!holds(expert, node) && costs_.has_room(expert, node)) {
+          queue.push({costs_.saving(expert, node), expert, node});
+        }
       }
     }
+    // Savings seldom grow as others come: what stays first after it is looked at again is the best.
+    bool added = false;
+    while (!queue.empty() && queue.top().saving > options_.least_saving) {
+      Candidate candidate = queue.top();
+      queue.pop();
+      if (!costs_.has_room(candidate.expert, candidate.node)) {
+        continue;
+      }
+      candidate.saving = costs_.saving(candidate.expert, candidate.node);
+      if (!queue.empty() && candidate.saving < queue.top().saving) {
+        queue.push(candidate);
+      } else if (candidate.saving > options_.least_saving) {
+        const NodeSet nodes = nodes_of(candidate.expert) | bit(candidate.node);
+        added = costs_.try_change(std::array<Change, 1>{{{candidate.expert, nodes}}}, 0) || added;
+      }
+    }
+    return added;
   }
-}
 
-void ReplicaSearch::run(std::int64_t work, std::uint64_t seed) {
-  set_smoothing(kSmoothing);
-  fill();
-  const std::int64_t left = std::max<std::int64_t>(0, work - work_);
-  exchange_slots(left / 2, seed);
-  set_smoothing(0);
-  exchange_slots(left / 2, seed + 1);
-  prune();
+  /// How much tokens that choose `expert` have to do with the node, by what else is there.
+  double affinity(int expert, int node) const {
+    double sum = 0;
+    for (int other = 0; other < costs_.experts(); ++other) {
+      if (other != expert && holds(other, node)) {
+        const double weight = partition_.same_group(expert, other) ? 2 : partition_.costs().meet;
+        sum += weight * static_cast<double>(partition_.together(expert, other));
+      }
+    }
+    return sum;
+  }
+
+  /// Of a few experts that are on the node, or are not, the one that belongs there least, or most;
+  /// -1 if it happens upon none.
+  int pick(int node, bool held) {
+    int best = -1;
+    double most = 0;
+    for (int i = 0; i < kTournament; ++i) {
+      const int expert = below(costs_.experts());
+      if (holds(expert, node) != held) {
+        continue;
+      }
+      const double merit = affinity(expert, node) * (held ? -1 : 1);
+      if (best < 0 || merit > most) {
+        best = expert;
+        most = merit;
+      }
+    }
+    return best;
+  }
+
+  void try_exchange(int node, int out, int in) {
+    const NodeSet of_out = nodes_of(out);
+    const NodeSet of_in = nodes_of(in);
+    const NodeSet others = of_in & ~of_out;  // nodes where `out` may go in exchange
+    if (!std::has_single_bit(of_out) && (others == 0 || below(2) == 0)) {
+      costs_.try_change(
+          std::array<Change, 2>{{{out, of_out & ~bit(node)}, {in, of_in | bit(node)}}}, 0);
+    } else if (others != 0) {
+      NodeSet left = others;
+      for (int skip = below(std::popcount(others)); skip > 0; --skip) {
+        left &= left - 1;
+      }
+      const NodeSet other = left & (~left + 1);
+      costs_.try_change(std::array<Change, 2>{{{out, (of_out & ~bit(node)) | other},
+                                               {in, (of_in & ~other) | bit(node)}}},
+                        0);
+    }
+  }
+
+  ReplicaCosts& costs_;
+  const Partition& partition_;
+  const ReplicaOptions& options_;
+  std::uint64_t key_;
+  std::uint64_t next_ = 0;
+};
+
+}  // namespace
+
+void place_replicas(ReplicaCosts& costs, const Partition& partition,
+                    const ReplicaOptions& options) {
+  ReplicaSearch search(costs, partition, options);
+  const std::int64_t end = costs.work() + options.work;
+  costs.set_smoothing(kSmoothing);
+  search.fill();
+  search.exchange_slots((end - costs.work()) / 2);
+  costs.set_smoothing(0);
+  search.exchange_slots(end - costs.work());
+  search.prune();
 }
 
 }  // namespace cartesian

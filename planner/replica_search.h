@@ -1,122 +1,24 @@
 #pragma once
-// Replicas: one layer's experts over nodes, some of them on several, with the copies that tokens
-// need in the mean over uniform homes. Which replica serves a token follows base/itinerary.h; the
-// pivot is the best there is. For up to 64 nodes.
+// Which experts get replicas in slots that are left, and where.
 
-#include <algorithm>
-#include <array>
 #include <cstdint>
-#include <span>
-#include <vector>
 
-#include "base/itinerary.h"
-#include "planner/layer_trace.h"
-#include "planner/partition_search.h"
+#include "planner/replica_costs.h"
 
 namespace cartesian {
 
-using NodeSet = std::uint64_t;  ///< bit n: node n
-inline constexpr int kMostReplicaNodes = 64;
-
-class ReplicaSearch {
- public:
-  struct Options {
-    Flow flow = Flow::pivot;
-    /// Copies, of all the trace's tokens, that a replica must save to be worth its gradients.
-    double least_saving = 0;
-    std::int64_t sample = 4096;  ///< tokens that are looked at, spread over the trace
-    int homes = 8;               ///< of each token; with at least as many as nodes, all
-  };
-
-  /// Every expert where `node_of` has it. `layer` and `limits` must outlive this.
-  ReplicaSearch(const LayerTrace& layer, const Topology& topology, const NodeLimits& limits,
-                std::span<const int> node_of, const Options& options);
-
-  /// Fills free slots with the replicas that save most, exchanges what slots hold, `work` times
-  /// looking at a token, and drops again what does not save enough. Tokens choose several experts,
-  /// and one of them at home saves nothing while the others are elsewhere: so at first each choice
-  /// that needs no travel counts for something. No node's load rises above its limit, or above what
-  /// it was where that is more.
-  void run(std::int64_t work, std::uint64_t seed);
-
-  /// [experts of A, then of B].
-  const std::vector<NodeSet>& nodes_of() const { return nodes_of_; }
-  /// Copies of all the trace's tokens, by the sample.
-  double copies() const;
-  /// Choices of an expert that its replica on a node serves, [experts][nodes], of the whole trace
-  /// by the sample.
-  std::vector<double> served() const;
-
- private:
-  struct Candidate {
-    double saving;
-    int expert;
-    int node;
-    bool operator<(const Candidate& other) const { return saving < other.saving; }
-  };
-
-  struct Change {
-    int expert;
-    NodeSet nodes;
-  };
-  /// How a token with some home goes.
-  struct Journey {
-    int copies;
-    int pivot;
-    int rows;  ///< copies, if every choice had one of its own
-  };
-  /// Where one group's choices are served.
-  struct Served {
-    NodeSet nodes = 0;
-    int choices = 0;
-    std::array<std::uint8_t, 256> node;
-    int beside(int other) const {
-      return choices - static_cast<int>(std::count(node.begin(), node.begin() + choices, other));
-    }
-  };
-
-  int groups() const { return static_cast<int>(layer_.groups.size()); }
-  NodeSet nodes_of(int group, int id) const {
-    return nodes_of_[static_cast<std::size_t>(group) * static_cast<std::size_t>(layer_.experts) +
-                     static_cast<std::size_t>(id)];
-  }
-  template <class Visit>
-  void serve(std::int64_t token, int group, int origin, int home, Visit visit) const;
-  void serve_all(std::int64_t token, int group, int origin, int home, Served& served) const;
-  Journey journey(std::int64_t token, int home) const;
-  template <class Visit>
-  void for_each_home(std::int64_t token, Visit visit) const;
-  template <class Visit>
-  void for_each_served(std::int64_t token, Visit visit) const;
-  double cost_of(std::int64_t token);
-  void set_smoothing(double smoothing);
-  void fill();
-  bool fill_once();
-  void exchange_slots(std::int64_t work, std::uint64_t seed);
-  void prune();
-  double saving(int expert, int node);
-  bool has_room(int expert, int node) const;
-  void set_nodes(int expert, NodeSet nodes);
-  void add_loads(std::span<const int> samples, double sign);
-  std::vector<int> samples_of(std::span<const Change> changes) const;
-  void exchange(std::span<Change> changes);
-  bool try_change(std::span<const Change> wanted, double least);
-  double scale() const;
-
-  const LayerTrace& layer_;
-  const Topology& topology_;
-  const NodeLimits& limits_;
-  Options options_;
-  std::vector<double> home_share_;            // [nodes]
-  std::vector<NodeSet> nodes_of_;             // [experts]
-  std::vector<std::int64_t> load_;            // [experts] choices in the whole trace
-  std::vector<int> node_size_;                // [nodes]
-  std::vector<double> node_load_;             // [nodes] choices that are served there
-  std::vector<std::int64_t> sampled_;         // tokens
-  std::vector<std::vector<int>> samples_of_;  // [experts] indices into sampled_
-  double smoothing_ = 0;                      // cost = copies + smoothing_ * (rows - copies)
-  std::vector<double> costs_;                 // of each sampled token
-  std::int64_t work_ = 0;                     // tokens looked at
+struct ReplicaOptions {
+  /// Copies, of all the trace's tokens, that a replica must save to be worth its gradients.
+  double least_saving = 0;
+  std::int64_t work =
+      0;  ///< ReplicaCosts::work() to spend; the first look at everything may be more
+  std::uint64_t seed = 1;
 };
+
+/// Adds the replicas that save most, exchanges what slots hold, and drops again what does not save
+/// enough. Tokens choose several experts, and one of them at home saves nothing while the others
+/// are elsewhere: so at first each choice that needs no travel counts for something. `partition`
+/// knows which experts are chosen together. Deterministic.
+void place_replicas(ReplicaCosts& costs, const Partition& partition, const ReplicaOptions& options);
 
 }  // namespace cartesian

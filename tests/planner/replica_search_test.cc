@@ -21,6 +21,13 @@ std::vector<int> spread(int experts) {
   return nodes;
 }
 
+/// What the costs and the search start from.
+Partition spread_partition(const LayerTrace& layer, Flow flow) {
+  Partition partition(layer, visit_costs(four_nodes(), flow, layer.groups.size()));
+  partition.assign(spread(partition.experts()));
+  return partition;
+}
+
 NodeLimits limits_of(const LayerTrace& layer, int slots, double cap) {
   const double choices = 4.0 * static_cast<double>(layer.tokens);
   return {.slots = std::vector<int>(4, slots), .load = std::vector<double>(4, cap * choices / 4)};
@@ -50,12 +57,13 @@ class ReplicaSearchTest : public testing::TestWithParam<Flow> {};
 TEST_P(ReplicaSearchTest, CopiesAreThoseThatMessagesNeed) {
   const RoutingTrace trace = make_trace({.experts = 8, .tokens = 300, .cluster = 2}, 3);
   const LayerTrace layer = layers_of(trace)[0];
+  const Topology topology = four_nodes();
   // Everywhere or in one place: no replica is chosen by a hash, so the copies are exactly those.
   const NodeLimits limits = limits_of(layer, 5, 10);
-  ReplicaSearch search(layer, four_nodes(), limits, spread(16),
-                       {.flow = GetParam(), .sample = 1000});
+  const Partition partition = spread_partition(layer, GetParam());
+  ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam(), .sample = 1000});
   EXPECT_NEAR(search.copies(), counted(trace, search.nodes_of(), GetParam()), 1e-6);
-  search.run(20000, 1);
+  place_replicas(search, partition, {.work = 20000});
   EXPECT_NEAR(search.copies(), counted(trace, search.nodes_of(), GetParam()),
               0.03 * search.copies());
 }
@@ -63,12 +71,14 @@ TEST_P(ReplicaSearchTest, CopiesAreThoseThatMessagesNeed) {
 TEST_P(ReplicaSearchTest, MoreRoomMeansFewerCopies) {
   const RoutingTrace trace = make_trace({.experts = 8, .tokens = 300, .skew = 0.5}, 4);
   const LayerTrace layer = layers_of(trace)[0];
+  const Topology topology = four_nodes();
   double before = 0;
   for (const int slots : {4, 5, 8, 16}) {
     const NodeLimits limits = limits_of(layer, slots, 10);
-    ReplicaSearch search(layer, four_nodes(), limits, spread(16), {.flow = GetParam()});
+    const Partition partition = spread_partition(layer, GetParam());
+    ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam()});
     const double alone = search.copies();
-    search.run(5000, 2);
+    place_replicas(search, partition, {.work = 5000});
     EXPECT_LE(search.copies(), alone);
     EXPECT_TRUE(slots == 4 || search.copies() < before);
     before = search.copies();
@@ -92,10 +102,11 @@ TEST_P(ReplicaSearchTest, MoreRoomMeansFewerCopies) {
 TEST_P(ReplicaSearchTest, ReplicasMustPay) {
   const RoutingTrace trace = make_trace({.experts = 8, .tokens = 200}, 5);
   const LayerTrace layer = layers_of(trace)[0];
+  const Topology topology = four_nodes();
   const NodeLimits limits = limits_of(layer, 16, 10);
-  ReplicaSearch search(layer, four_nodes(), limits, spread(16),
-                       {.flow = GetParam(), .least_saving = 1e9});
-  search.run(1000, 1);
+  const Partition partition = spread_partition(layer, GetParam());
+  ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam()});
+  place_replicas(search, partition, {.least_saving = 1e9, .work = 1000});
   for (const NodeSet nodes : search.nodes_of()) {
     EXPECT_TRUE(std::has_single_bit(nodes));
   }
@@ -104,8 +115,10 @@ TEST_P(ReplicaSearchTest, ReplicasMustPay) {
 TEST_P(ReplicaSearchTest, LoadsStayWithinTheLimits) {
   const RoutingTrace trace = make_trace({.experts = 8, .tokens = 400, .skew = 0.9}, 6);
   const LayerTrace layer = layers_of(trace)[0];
+  const Topology topology = four_nodes();
   const NodeLimits limits = limits_of(layer, 6, 1.3);
-  ReplicaSearch search(layer, four_nodes(), limits, spread(16), {.flow = GetParam()});
+  const Partition partition = spread_partition(layer, GetParam());
+  ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam()});
   const auto loads = [&] {
     const std::vector<double> served = search.served();
     std::vector<double> load(4);
@@ -115,7 +128,7 @@ TEST_P(ReplicaSearchTest, LoadsStayWithinTheLimits) {
     return load;
   };
   const std::vector<double> before = loads();
-  search.run(5000, 3);
+  place_replicas(search, partition, {.work = 5000});
   const std::vector<double> after = loads();
   for (std::size_t node = 0; node < 4; ++node) {
     EXPECT_LE(after[node], std::max(limits.load[node], before[node]) * (1 + 1e-6));
@@ -128,9 +141,11 @@ TEST(ReplicaSearchEdges, NoTokensAndOneSubLayer) {
   for (const TraceSpec& spec : {TraceSpec{.tokens = 0}, TraceSpec{.groups = 1}}) {
     const RoutingTrace trace = make_trace(spec, 1);
     const LayerTrace layer = layers_of(trace)[0];
+    const Topology topology = four_nodes();
     const NodeLimits limits = limits_of(layer, 8, 10);
-    ReplicaSearch search(layer, four_nodes(), limits, spread(8 * spec.groups), {});
-    search.run(1000, 1);
+    const Partition partition = spread_partition(layer, Flow::pivot);
+    ReplicaCosts search(layer, topology, limits, partition, {});
+    place_replicas(search, partition, {.work = 1000});
     EXPECT_GE(search.copies(), 0);
   }
 }
