@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "planner/picture.h"
 #include "planner/plan_report.h"
 #include "runtime/cli/command.h"
 #include "runtime/job.h"
@@ -103,7 +104,13 @@ int plan(Options options) {
       name_of(options.plan.flow), seconds, least, copies > 0 ? 100 * (1 - least / copies) : 0);
   files->write_atomically(
       options.output, planned.to_json(plan_json(*files, options, costs, least, options.plan.flow)));
-  fmt::print("written: {}\n", options.output);
+  Path picture = Path(options.output).replace_extension(".html");
+  if (picture == Path(options.output)) {
+    picture += ".html";
+  }
+  files->write_atomically(
+      picture, make_picture(trace, planned, cluster.topology, "Placement of " + options.trace));
+  fmt::print("written: {}, and a picture of it: {}\n", options.output, picture.string());
   return kExitOk;
 }
 
@@ -117,7 +124,9 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->required();
   command->add_option("--trace", options->trace, "Routing trace of 'cartesian eval --trace'")
       ->required();
-  command->add_option("-o,--output", options->output, "Placement file to write")
+  command
+      ->add_option("-o,--output", options->output,
+                   "Placement file to write; a picture of it, .html, goes beside it")
       ->capture_default_str();
   command
       ->add_option("--flow", options->flow,

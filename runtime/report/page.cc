@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/html.h"
 #include "runtime/report/curves.h"
 #include "runtime/report/expert_history.h"
 #include "runtime/report/page_files.h"
@@ -57,29 +58,6 @@ std::string script_safe(std::string json) {
     }
   }
   return json;
-}
-
-std::string html_escaped(std::string_view text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
 }
 
 std::string make_page(const std::vector<RunData>& runs) {

@@ -2,7 +2,6 @@
 // The report's page: one HTML file that needs nothing else, neither files nor a network.
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "runtime/report/run_data.h"
@@ -11,10 +10,8 @@ namespace cartesian {
 
 /// JSON that may stand inside a <script> element, whatever its strings say.
 std::string script_safe(std::string json);
-/// Text that may stand between HTML's tags.
-std::string html_escaped(std::string_view text);
 
-/// The page of at least one run; of several it compares them. Below 2 MB for up to eight runs of
+/// The page of at least one run; of several it compares them. Below 3 MB for up to eight runs of
 /// any length and model.
 std::string make_page(const std::vector<RunData>& runs);
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/html.h"
+
 namespace cartesian {
 namespace {
 
