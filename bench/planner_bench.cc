@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "planner/plan_report.h"
+#include "planner/synthetic_trace.h"
 
 namespace cartesian::bench {
 namespace {
@@ -19,6 +20,7 @@ struct Options {
   std::string trace;
   std::vector<int> nodes{2, 4, 8, 16};
   int random_placements = 8;
+  int layers = 60;
   PlanOptions plan;
 };
 
@@ -76,11 +78,45 @@ void compare(const RoutingTrace& planned_on, const RoutingTrace& trace, int node
       best_home.rank_imbalance, seconds);
 }
 
+/// How long the largest models take, on one core.
+void time_large(const Options& options) {
+  const Cluster cluster = uniform_cluster(64, 8);
+  const SteadyClock clock;
+  const auto seconds = [&](const auto& work) {
+    const double start = clock.now().count();
+    work();
+    return clock.now().count() - start;
+  };
+  const RoutingTrace trace = make_synthetic_trace({.layers = options.layers,
+                                                   .experts = 256,
+                                                   .choices = 8,
+                                                   .tokens = 16384,
+                                                   .cluster = 16,
+                                                   .strength = 0.6,
+                                                   .skew = 0.3},
+                                                  1);
+  PlanOptions plan = options.plan;
+  Placement placement = Placement::linear(placement_shape(trace, 512), 512);
+  const double linear = evaluate_placement(trace, cluster, placement, plan).oracle;
+  const double took = seconds([&] { placement = plan_placement(trace, cluster, plan); });
+  const PlacementCosts costs = evaluate_placement(trace, cluster, placement, plan);
+  fmt::print(
+      "{} layers of 256 + 256 experts, top-8, 16,384 tokens a layer, on 64 nodes of 8 ranks: "
+      "{:.2f} "
+      "s of {:.2f} s allowed; copies per token and layer {:.3f} (linear {:.3f}), load {:.3f}\n",
+      options.layers, took, plan.time_budget_s, costs.oracle / options.layers,
+      linear / options.layers, costs.rank_imbalance);
+  fmt::print("balance only: {:.1f} ms\n",
+             1e3 * seconds([&] { balanced_placement(trace, cluster, plan); }));
+}
+
 int run(int argc, char** argv) {
   Options options;
   CLI::App app{"What planning saves on a trace that was not planned on."};
-  app.add_option("plan-trace", options.plan_trace, "Routing trace to plan on")->required();
-  app.add_option("trace", options.trace, "Routing trace to evaluate on")->required();
+  app.add_option("plan-trace", options.plan_trace,
+                 "Routing trace to plan on; without, a large synthetic one is planned and timed");
+  app.add_option("trace", options.trace, "Routing trace to evaluate on");
+  app.add_option("--layers", options.layers, "Of the large trace")->capture_default_str();
   app.add_option("--nodes", options.nodes, "Numbers of nodes, of one rank each")
       ->capture_default_str();
   app.add_option("--time-budget", options.plan.time_budget_s, "Seconds")->capture_default_str();
@@ -91,6 +127,10 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--load-cap", options.plan.load_cap, "Over the mean")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  if (options.plan_trace.empty()) {
+    time_large(options);
+    return 0;
+  }
   const auto files = make_posix_file_system();
   const RoutingTrace planned_on = load_routing_trace(*files, options.plan_trace);
   const RoutingTrace trace = load_routing_trace(*files, options.trace);

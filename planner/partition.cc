@@ -25,6 +25,11 @@ Partition::Partition(const LayerTrace& layer, Costs costs)
   for (const LayerTrace::Group& group : layer_.groups) {
     check(group.choices < 256, "a token's choices are counted in one byte");
   }
+  std::int64_t choices = 0;
+  for (const LayerTrace::Group& group : layer_.groups) {
+    choices += group.choices;
+  }
+  work_of_token_ = std::max<std::int64_t>(1, choices * choices / 16);
   index_tokens();
   count_choosing();
   count_together();
@@ -167,7 +172,7 @@ void Partition::move(int expert, int to) {
   if (from == to) {
     return;
   }
-  work_ += load(expert);
+  work_ += load(expert) * work_of_token_;
   for (std::int64_t i = first_token_[at(expert)]; i < first_token_[at(expert) + 1]; ++i) {
     move_in_token(tokens_[at(i)], expert, to);
     node_of_[at(expert)] = from;  // as the tokens that are still to come have it

@@ -52,7 +52,8 @@ class Partition {
   std::int64_t choosing_both() const { return choosing_both_; }
   bool same_group(int a, int b) const { return group_of(a) == group_of(b); }
   const Costs& costs() const { return costs_; }
-  /// Tokens that move() has gone through so far: what a search has cost, on any machine.
+  /// Tokens that move() has gone through so far, those with many choices counted more than once:
+  /// what a search has cost, on any machine.
   std::int64_t work() const { return work_; }
 
  private:
@@ -86,6 +87,7 @@ class Partition {
   int groups_;
   int nodes_;
   std::int64_t work_ = 0;
+  std::int64_t work_of_token_ = 1;  // of one with many choices, over that of one with two and two
   std::int64_t choosing_ = 0;
   std::int64_t choosing_both_ = 0;
   std::vector<int> node_of_;               // [experts]

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
-#include "tests/planner/planner_trace.h"
+#include "base/random.h"
+#include "planner/synthetic_trace.h"
 
 namespace cartesian::test {
 namespace {
@@ -35,10 +37,10 @@ double cost_of(const LayerTrace& layer, const Partition::Costs& costs,
   return cost;
 }
 
-class PartitionTest : public testing::TestWithParam<TraceSpec> {};
+class PartitionTest : public testing::TestWithParam<SyntheticTraceSpec> {};
 
 TEST_P(PartitionTest, GainsAreWhatMovesDo) {
-  const RoutingTrace trace = make_trace(GetParam(), 1);
+  const RoutingTrace trace = make_synthetic_trace(GetParam(), 1);
   const LayerTrace layer = layers_of(trace)[0];
   for (const double meet : {0.0, 1.0}) {
     const Partition::Costs costs{.visit = {1.5, 1.75, 1.25, 1.5}, .meet = meet};
@@ -74,12 +76,13 @@ TEST_P(PartitionTest, GainsAreWhatMovesDo) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Traces, PartitionTest,
-                         testing::Values(TraceSpec{}, TraceSpec{.groups = 1},
-                                         TraceSpec{.choices = 1},
-                                         TraceSpec{.choices = 5, .ragged = true},
-                                         TraceSpec{.experts = 12, .choices = 3, .cluster = 3},
-                                         TraceSpec{.tokens = 0}, TraceSpec{.tokens = 1}));
+INSTANTIATE_TEST_SUITE_P(
+    Traces, PartitionTest,
+    testing::Values(SyntheticTraceSpec{}, SyntheticTraceSpec{.groups = 1},
+                    SyntheticTraceSpec{.choices = 1},
+                    SyntheticTraceSpec{.choices = 5, .ragged = true},
+                    SyntheticTraceSpec{.experts = 12, .choices = 3, .cluster = 3},
+                    SyntheticTraceSpec{.tokens = 0}, SyntheticTraceSpec{.tokens = 1}));
 
 }  // namespace
 }  // namespace cartesian::test

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "planner/layer_trace.h"
-#include "tests/planner/planner_trace.h"
+#include "planner/synthetic_trace.h"
 
 namespace cartesian::test {
 namespace {
@@ -16,8 +16,8 @@ std::size_t count(const std::string& text, const std::string& part) {
   return found;
 }
 
-std::string picture_of(const TraceSpec& spec, const std::string& title) {
-  const RoutingTrace trace = make_trace(spec, 1);
+std::string picture_of(const SyntheticTraceSpec& spec, const std::string& title) {
+  const RoutingTrace trace = make_synthetic_trace(spec, 1);
   const Topology topology = Topology::from_node_sizes(std::vector<int>{2, 2}, 4);
   return make_picture(trace, Placement::linear(placement_shape(trace, 4), 4), topology, title);
 }

@@ -9,7 +9,7 @@
 #include "planner/bounds.h"
 #include "planner/partition_search.h"
 #include "planner/starts.h"
-#include "tests/planner/planner_trace.h"
+#include "planner/synthetic_trace.h"
 
 namespace cartesian::test {
 namespace {
@@ -101,11 +101,11 @@ TEST(SearchTest, FindsTheOptimumOfSmallCases) {
     for (const int nodes : {2, 4}) {
       // 8 + 8 experts on 4 nodes have 2.6 million assignments: few tokens, so that all are looked
       // at.
-      const RoutingTrace trace = make_trace({.experts = nodes == 2 ? 8 : 6,
-                                             .tokens = nodes == 2 ? 100 : 30,
-                                             .cluster = seed % 2 == 0 ? 2 : 0,
-                                             .skew = 0.3},
-                                            seed);
+      const RoutingTrace trace = make_synthetic_trace({.experts = nodes == 2 ? 8 : 6,
+                                                       .tokens = nodes == 2 ? 100 : 30,
+                                                       .cluster = seed % 2 == 0 ? 2 : 0,
+                                                       .skew = 0.3},
+                                                      seed);
       const LayerTrace layer = layers_of(trace)[0];
       Partition partition(layer, pivot_costs(nodes));
       const NodeLimits limits = limits_of(partition, 1.3);
@@ -123,13 +123,13 @@ TEST(SearchTest, FindsTheOptimumOfSmallCases) {
 
 TEST(SearchTest, FindsPlantedClusters) {
   const RoutingTrace trace =
-      make_trace({.experts = 32, .choices = 2, .tokens = 2000, .cluster = 8}, 3);
+      make_synthetic_trace({.experts = 32, .choices = 2, .tokens = 2000, .cluster = 8}, 3);
   const LayerTrace layer = layers_of(trace)[0];
   Partition partition(layer, pivot_costs(4));
   const NodeLimits limits = limits_of(partition, 1.2);
   std::vector<int> planted;
   for (int expert = 0; expert < 64; ++expert) {
-    planted.push_back(expert % 4);  // as make_trace() scrambles them
+    planted.push_back(expert % 4);  // as make_synthetic_trace() scrambles them
   }
   partition.assign(planted);
   const double expected = partition.cost();
@@ -140,7 +140,7 @@ TEST(SearchTest, FindsPlantedClusters) {
 
 TEST(SearchTest, KeepsSlotsAndLoads) {
   const RoutingTrace trace =
-      make_trace({.experts = 20, .choices = 3, .tokens = 500, .skew = 0.9}, 5);
+      make_synthetic_trace({.experts = 20, .choices = 3, .tokens = 500, .skew = 0.9}, 5);
   const LayerTrace layer = layers_of(trace)[0];
   Partition partition(layer, pivot_costs(5));
   const NodeLimits limits = limits_of(partition, 1.15);
@@ -158,7 +158,7 @@ TEST(SearchTest, KeepsSlotsAndLoads) {
 
 TEST(SearchTest, OneNodeAndNoTokens) {
   for (const int nodes : {1, 3}) {
-    const RoutingTrace trace = make_trace({.tokens = nodes == 1 ? 50 : 0}, 1);
+    const RoutingTrace trace = make_synthetic_trace({.tokens = nodes == 1 ? 50 : 0}, 1);
     const LayerTrace layer = layers_of(trace)[0];
     Partition partition(layer, pivot_costs(nodes));
     const NodeLimits limits = limits_of(partition, 1.1);

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "tests/planner/planner_trace.h"
+#include "planner/synthetic_trace.h"
 #include "tests/support/expect_error.h"
 
 namespace cartesian::test {
@@ -59,9 +59,10 @@ int copies_of(const std::set<int>& a, const std::set<int>& b, int home, bool piv
 }
 
 TEST(TrafficTest, CopiesAreThoseOfASimulation) {
-  for (const TraceSpec& spec :
-       {TraceSpec{}, TraceSpec{.choices = 4, .ragged = true}, TraceSpec{.groups = 1}}) {
-    RoutingTrace trace = make_trace(spec, 7);
+  for (const SyntheticTraceSpec& spec :
+       {SyntheticTraceSpec{}, SyntheticTraceSpec{.choices = 4, .ragged = true},
+        SyntheticTraceSpec{.groups = 1}}) {
+    RoutingTrace trace = make_synthetic_trace(spec, 7);
     for (std::int64_t token = 0; token < trace.tokens; ++token) {
       trace.home.push_back(static_cast<std::int32_t>(token * 5 % 6));
     }
@@ -99,7 +100,7 @@ TEST(TrafficTest, CopiesAreThoseOfASimulation) {
 }
 
 TEST(TrafficTest, WithoutHomesItIsTheMeanOverAll) {
-  RoutingTrace trace = make_trace({.tokens = 60}, 3);
+  RoutingTrace trace = make_synthetic_trace({.tokens = 60}, 3);
   const Placement placement = scattered(trace);
   const TrafficOptions options{.flow = Flow::pivot, .rule = PivotRule::speculative};
   const double mean = count_traffic(layers_of(trace)[0], 0, placement, uneven(), options).copies();
@@ -112,7 +113,7 @@ TEST(TrafficTest, WithoutHomesItIsTheMeanOverAll) {
 }
 
 TEST(TrafficTest, WhatLeavesArrives) {
-  const RoutingTrace trace = make_trace({.choices = 3}, 4);
+  const RoutingTrace trace = make_synthetic_trace({.choices = 3}, 4);
   const Traffic traffic = count_traffic(layers_of(trace)[0], 0, scattered(trace), uneven(), {});
   for (const Traffic::Phase& phase : traffic.phases) {
     double arrived = 0;
@@ -131,7 +132,7 @@ TEST(TrafficTest, WhatLeavesArrives) {
 }
 
 TEST(TrafficTest, WhatTheTraceLacksIsSaid) {
-  RoutingTrace trace = make_trace({}, 1);
+  RoutingTrace trace = make_synthetic_trace({}, 1);
   const Placement placement = scattered(trace);
   trace.sub_layers[1].speculative_ids.clear();
   expect_error<ConfigError>([&] { count_traffic(layers_of(trace)[0], 0, placement, uneven(), {}); },

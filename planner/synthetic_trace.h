@@ -1,0 +1,31 @@
+#pragma once
+// Routing traces with planted structure, for experiments and tests: topics whose tokens choose the
+// same few experts, experts that are liked more than others, drift from one text to the next,
+// predictions of B that are wrong now and then.
+
+#include <cstdint>
+
+#include "base/routing_trace.h"
+
+namespace cartesian {
+
+struct SyntheticTraceSpec {
+  int layers = 1;
+  int groups = 2;  ///< 1: conventional layers
+  int experts = 8;
+  int choices = 2;
+  std::int64_t tokens = 200;
+  /// Experts of each group that a topic has; 0: no topics, all choices are independent. Which ones
+  /// a topic has is scrambled: expert e belongs to topic e modulo the number of topics.
+  int cluster = 0;
+  double strength = 0.8;  ///< share of the choices that stay in the token's topic
+  double skew = 0;        ///< within [0, 1]: how much likelier the first experts are
+  double drift = 0;       ///< share of the experts that change topics from first to last token
+  bool ragged = false;    ///< tokens make 1 to `choices` choices, as with top-p
+  double prediction = 1;  ///< share of speculative choices that are right
+};
+
+/// The same for a seed on any machine. Throws ConfigError on a spec that cannot be.
+RoutingTrace make_synthetic_trace(const SyntheticTraceSpec& spec, std::uint64_t seed);
+
+}  // namespace cartesian

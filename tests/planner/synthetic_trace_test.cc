@@ -1,0 +1,87 @@
+#include "planner/synthetic_trace.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/temporary_directory.h"
+
+namespace cartesian::test {
+namespace {
+
+/// The share of pairs of choices of a token, one of A and one of B, whose experts are of one topic.
+double same_topic(const RoutingTrace& trace, int topics, std::int64_t begin, std::int64_t end) {
+  double same = 0;
+  double all = 0;
+  for (std::int64_t i = begin * 2; i < end * 2; ++i) {
+    for (std::int64_t j = i / 2 * 2; j < i / 2 * 2 + 2; ++j) {
+      const int a = trace.sub_layers[0].ids[static_cast<std::size_t>(i)];
+      const int b = trace.sub_layers[1].ids[static_cast<std::size_t>(j)];
+      same += a % topics == b % topics ? 1 : 0;
+      ++all;
+    }
+  }
+  return same / all;
+}
+
+TEST(SyntheticTrace, IsAValidTraceWhateverTheSpec) {
+  const TemporaryDirectory directory;
+  const auto files = make_posix_file_system();
+  for (const SyntheticTraceSpec& spec :
+       {SyntheticTraceSpec{}, SyntheticTraceSpec{.layers = 3, .groups = 1},
+        SyntheticTraceSpec{.experts = 12,
+        .choices = 4,
+        .cluster = 4,
+        .skew = 1,
+        .drift = 1,
+        .ragged = true,
+        .prediction = 0.5},
+        SyntheticTraceSpec{.experts = 1, .choices = 1}, SyntheticTraceSpec{.tokens = 0}}) {
+    const RoutingTrace trace = make_synthetic_trace(spec, 3);
+    save_routing_trace(*files, directory / "trace", trace);
+    const RoutingTrace read = load_routing_trace(*files, directory / "trace");
+    EXPECT_EQ(read.tokens, spec.tokens);
+    EXPECT_EQ(read.sub_layers.size(), static_cast<std::size_t>(spec.layers * spec.groups));
+    EXPECT_EQ(read.sub_layers[0].ids, make_synthetic_trace(spec, 3).sub_layers[0].ids);
+  }
+}
+
+TEST(SyntheticTrace, HasTheStructureThatIsAskedFor) {
+  const SyntheticTraceSpec plain{.experts = 16, .tokens = 4000};
+  SyntheticTraceSpec topics = plain;
+  topics.cluster = 4;
+  SyntheticTraceSpec skewed = plain;
+  skewed.skew = 1;
+  EXPECT_NEAR(same_topic(make_synthetic_trace(plain, 1), 4, 0, 4000), 0.25, 0.02);
+  // Both in the topic, or by chance: 0.64 + 0.36 / 4.
+  EXPECT_NEAR(same_topic(make_synthetic_trace(topics, 1), 4, 0, 4000), 0.73, 0.03);
+  const auto first_quarter = [](const RoutingTrace& trace) {
+    return std::ranges::count_if(trace.sub_layers[0].ids, [](std::int16_t id) { return id < 4; });
+  };
+  EXPECT_GT(first_quarter(make_synthetic_trace(skewed, 1)),
+            1.5 * static_cast<double>(first_quarter(make_synthetic_trace(plain, 1))));
+}
+
+TEST(SyntheticTrace, PredictionsAreWrongAsOftenAsAskedFor) {
+  const RoutingTrace trace =
+      make_synthetic_trace({.experts = 64, .tokens = 4000, .prediction = 0.75}, 2);
+  double right = 0;
+  for (std::size_t i = 0; i < 8000; ++i) {
+    right += trace.sub_layers[1].ids[i] == trace.sub_layers[1].speculative_ids[i] ? 1 : 0;
+  }
+  EXPECT_NEAR(right / 8000, 0.75 + 0.25 / 64, 0.02);
+}
+
+TEST(SyntheticTrace, WhatCannotBeIsRefused) {
+  for (const SyntheticTraceSpec& spec :
+       {SyntheticTraceSpec{.choices = 9}, SyntheticTraceSpec{.cluster = 9},
+        SyntheticTraceSpec{.strength = 1.5}, SyntheticTraceSpec{.drift = -1}}) {
+    expect_error<ConfigError>([&] { make_synthetic_trace(spec, 1); }, {"8 experts", "cannot be"});
+  }
+}
+
+}  // namespace
+}  // namespace cartesian::test
