@@ -82,6 +82,7 @@ std::optional<Flow> parse_flow(std::string_view name) {
 void choose_replicas(const TokenChoices& choices, const Placement& placement,
                      const Topology& topology, std::span<std::int32_t> ranks) {
   check(ranks.size() == choices.experts.size(), "one rank for every choice");
+  check(choices.origin >= 0 && choices.home >= 0, "a token comes from somewhere");
   constexpr std::int32_t kNone = -1;
   constexpr std::int32_t kOpen = -2;
   bool open = false;

@@ -30,8 +30,8 @@ std::optional<Flow> parse_flow(std::string_view name);
 struct TokenChoices {
   int layer = 0;           ///< MoE layer
   int group = 0;           ///< 0 = A, 1 = B
-  int origin = 0;          ///< rank that the token is sent from
-  int home = 0;            ///< rank where its sequence lives, to which B's outputs return
+  int origin = -1;         ///< rank that the token is sent from
+  int home = -1;           ///< rank where its sequence lives, to which B's outputs return
   std::int64_t token = 0;  ///< global token index: sequence of the micro-batch times length plus
                            ///< position
   std::span<const std::int32_t> experts;  ///< chosen experts; negative entries are skipped

@@ -134,6 +134,7 @@ inline std::vector<Choice> choices_of(const Scenario& scenario, int home) {
     const auto chosen = experts.subspan(static_cast<std::size_t>(row) * k, k);
     choose_replicas({.layer = kLayer,
                      .group = kGroup,
+                     .origin = home,
                      .home = home,
                      .token = scenario.first_token[static_cast<std::size_t>(home)] + row,
                      .experts = chosen},
