@@ -132,9 +132,8 @@ void choose_replicas(const TokenChoices& choices, const Placement& placement,
 
 namespace {
 
-/// Distinct nodes of `ranks` other than the two given.
-int nodes_beside(std::span<const std::int32_t> ranks, const Topology& topology, int first,
-                 int second) {
+/// Distinct nodes of `ranks` other than `beside`.
+int nodes_beside(std::span<const std::int32_t> ranks, const Topology& topology, int beside) {
   int count = 0;
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     if (ranks[i] < 0) {
@@ -144,7 +143,7 @@ int nodes_beside(std::span<const std::int32_t> ranks, const Topology& topology, 
     const bool seen =
         std::any_of(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(i),
                     [&](int rank) { return rank >= 0 && topology.node(rank) == node; });
-    count += !seen && node != first && node != second ? 1 : 0;
+    count += !seen && node != beside ? 1 : 0;
   }
   return count;
 }
@@ -201,7 +200,7 @@ class PivotChoice {
   }
 
   Merit merit_of(int node, int rank) {
-    Merit merit{.copies = static_cast<double>(nodes_beside(evidence_.a_ranks, topology_, node, -1)),
+    Merit merit{.copies = static_cast<double>(nodes_beside(evidence_.a_ranks, topology_, node)),
                 .score = 0,
                 .gate = 0,
                 .home = node == topology_.node(home_),
@@ -230,8 +229,11 @@ class PivotChoice {
                      .token = token_,
                      .experts = evidence_.b},
                     placement_, topology_, ranks);
-    return nodes_beside(ranks, topology_, topology_.node(pivot), -1) +
-           nodes_beside(ranks, topology_, topology_.node(home_), -1);
+    if (std::all_of(ranks.begin(), ranks.end(), [](std::int32_t rank) { return rank < 0; })) {
+      return pivot == home_ ? 0 : 1;  // what A made of it returns alone
+    }
+    return nodes_beside(ranks, topology_, topology_.node(pivot)) +
+           nodes_beside(ranks, topology_, topology_.node(home_));
   }
 
   int layer_;

@@ -10,12 +10,11 @@
 
 #include "base/arena.h"
 #include "base/context.h"
+#include "base/index.h"
 #include "comm/buffer_pool.h"
 #include "comm/exchange.h"
 
 namespace cartesian {
-
-inline std::size_t as_index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 inline std::size_t row_bytes_of(const Tensor& rows) {
   return static_cast<std::size_t>(rows.cols()) * size_of(rows.dtype());

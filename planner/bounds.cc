@@ -42,14 +42,4 @@ double least_cost(const Partition& partition, int slots) {
   return std::max(by_pairs, by_tokens);
 }
 
-double least_load(std::span<const std::int64_t> loads, int ranks, int replicas) {
-  if (loads.empty()) {
-    return 0;
-  }
-  const auto total =
-      static_cast<double>(std::accumulate(loads.begin(), loads.end(), std::int64_t{0}));
-  const auto heaviest = static_cast<double>(*std::ranges::max_element(loads));
-  return std::max(total / ranks, heaviest / (1 + replicas));
-}
-
 }  // namespace cartesian

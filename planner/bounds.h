@@ -1,9 +1,6 @@
 #pragma once
 // What no placement can beat, so that a plan's distance from it can be told.
 
-#include <cstdint>
-#include <span>
-
 #include "planner/partition.h"
 
 namespace cartesian {
@@ -15,9 +12,5 @@ namespace cartesian {
 /// share its node with slots - 1 others, at best those that it is chosen with most (a relaxation of
 /// maximum-weight b-matching).
 double least_cost(const Partition& partition, int slots);
-
-/// No placement of `loads` with `replicas` extra copies over `ranks` alike has a most loaded rank
-/// below this: the mean, or the heaviest expert split over all its copies.
-double least_load(std::span<const std::int64_t> loads, int ranks, int replicas);
 
 }  // namespace cartesian

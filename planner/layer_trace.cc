@@ -6,6 +6,10 @@
 
 namespace cartesian {
 
+namespace {
+constexpr std::int64_t kMostChoices = 255;  // so that a byte counts them
+}
+
 std::vector<LayerTrace> layers_of(const RoutingTrace& trace) {
   std::vector<LayerTrace> layers;
   for (const RoutingTrace::SubLayer& sub_layer : trace.sub_layers) {
@@ -16,6 +20,12 @@ std::vector<LayerTrace> layers_of(const RoutingTrace& trace) {
                         .groups = {},
                         .speculative = {},
                         .home = trace.home});
+    }
+    if (sub_layer.choices > kMostChoices) {
+      throw ConfigError(
+          fmt::format("the trace has {} choices a token in block {}; at most {} can be "
+                      "planned with",
+                      sub_layer.choices, sub_layer.block, kMostChoices));
     }
     LayerTrace& layer = layers.back();
     if (static_cast<std::size_t>(sub_layer.group) != layer.groups.size()) {

@@ -32,7 +32,7 @@ struct LayerTrace {
 };
 
 /// The layers of a trace, first to last. Throws ConfigError, naming the block, unless all have the
-/// same sub-layers.
+/// same sub-layers and no token makes more than 255 choices in one.
 std::vector<LayerTrace> layers_of(const RoutingTrace& trace);
 
 /// What a placement of the trace's model on `ranks` ranks must have.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/index.h"
 
 namespace cartesian {
 
@@ -11,16 +12,16 @@ Partition::Partition(const LayerTrace& layer, Costs costs)
       costs_(std::move(costs)),
       groups_(static_cast<int>(layer.groups.size())),
       nodes_(static_cast<int>(costs_.visit.size())),
-      node_of_(at(std::int64_t{groups_} * layer.experts)),
-      node_load_(at(nodes_)),
-      node_size_(at(nodes_)),
-      counts_(at(layer.tokens * groups_ * nodes_)),
-      meetings_(at(layer.tokens)),
+      node_of_(as_index(std::int64_t{groups_} * layer.experts)),
+      node_load_(as_index(nodes_)),
+      node_size_(as_index(nodes_)),
+      counts_(as_index(layer.tokens * groups_ * nodes_)),
+      meetings_(as_index(layer.tokens)),
       alone_(node_of_.size()),
       lost_(node_of_.size()),
-      visited_(node_of_.size() * at(nodes_)),
+      visited_(node_of_.size() * as_index(nodes_)),
       would_meet_(visited_.size()),
-      node_visits_(at(nodes_)) {
+      node_visits_(as_index(nodes_)) {
   check(nodes_ >= 1 && (groups_ == 1 || groups_ == 2), "a partition is over nodes");
   for (const LayerTrace::Group& group : layer_.groups) {
     check(group.choices < 256, "a token's choices are counted in one byte");
@@ -43,7 +44,7 @@ void Partition::index_tokens() {
       for (std::int64_t token = 0; token < layer_.tokens; ++token) {
         for (const std::int16_t id : choices(token, group)) {
           if (id >= 0) {
-            visit(at(number(group, id)), token);
+            visit(as_index(number(group, id)), token);
           }
         }
       }
@@ -53,10 +54,10 @@ void Partition::index_tokens() {
   for (std::size_t expert = 0; expert < node_of_.size(); ++expert) {
     first_token_[expert + 1] += first_token_[expert];
   }
-  tokens_.resize(at(first_token_.back()));
+  tokens_.resize(as_index(first_token_.back()));
   std::vector<std::int64_t> next(first_token_.begin(), first_token_.end() - 1);
   for_each_choice([&](std::size_t expert, std::int64_t token) {
-    tokens_[at(next[expert]++)] = static_cast<std::int32_t>(token);
+    tokens_[as_index(next[expert]++)] = static_cast<std::int32_t>(token);
   });
 }
 
@@ -86,7 +87,7 @@ void Partition::count_together() {
       }
     }
     for (const int a : chosen) {
-      std::int32_t* row = together_.data() + at(a) * count;
+      std::int32_t* row = together_.data() + as_index(a) * count;
       for (const int b : chosen) {
         ++row[b];
       }
@@ -97,12 +98,12 @@ void Partition::count_together() {
 template <class Visit>
 void Partition::for_each_node(std::int64_t token, int group, Visit visit) const {
   const auto ids = choices(token, group);
-  const std::size_t first = at(std::int64_t{group} * layer_.experts);
+  const std::size_t first = as_index(std::int64_t{group} * layer_.experts);
   for (std::size_t i = 0; i < ids.size() && ids[i] >= 0; ++i) {
-    const int node = node_of_[first + at(ids[i])];
+    const int node = node_of_[first + as_index(ids[i])];
     bool seen = false;
     for (std::size_t j = 0; j < i && !seen; ++j) {
-      seen = node_of_[first + at(ids[j])] == node;
+      seen = node_of_[first + as_index(ids[j])] == node;
     }
     if (!seen) {
       visit(node);
@@ -118,8 +119,8 @@ void Partition::assign(std::span<const int> nodes) {
   std::ranges::fill(node_visits_, 0);
   for (int expert = 0; expert < experts(); ++expert) {
     check(node_of(expert) >= 0 && node_of(expert) < nodes_, "an expert is on a node");
-    node_load_[at(node_of(expert))] += load(expert);
-    ++node_size_[at(node_of(expert))];
+    node_load_[as_index(node_of(expert))] += load(expert);
+    ++node_size_[as_index(node_of(expert))];
   }
   for (auto* table : {&alone_, &lost_, &visited_, &would_meet_}) {
     std::ranges::fill(*table, 0);
@@ -139,12 +140,12 @@ void Partition::assign(std::span<const int> nodes) {
     for (int group = 0; group < groups_; ++group) {
       for_each_node(token, group, [&](int node) { add_presence(token, group, node, 1); });
     }
-    meetings_[at(token)] /= 2;
+    meetings_[as_index(token)] /= 2;
     for (int group = 0; group < groups_; ++group) {
       for (const std::int16_t id : choices(token, group)) {
         const int expert = number(group, id);
         if (id >= 0 && count(token, group, node_of(expert)) == 1) {
-          ++alone_[at(expert)];
+          ++alone_[as_index(expert)];
         }
       }
     }
@@ -155,16 +156,16 @@ void Partition::assign(std::span<const int> nodes) {
 double Partition::cost() const {
   double cost = -costs_.meet * static_cast<double>(visits_meeting_);
   for (int node = 0; node < nodes_; ++node) {
-    cost += costs_.visit[at(node)] * static_cast<double>(node_visits_[at(node)]);
+    cost += costs_.visit[as_index(node)] * static_cast<double>(node_visits_[as_index(node)]);
   }
   return cost;
 }
 
 double Partition::gain(int expert, int node) const {
   const std::int64_t arrivals = load(expert) - visited_[cell(expert, node)];
-  return costs_.visit[at(node_of(expert))] * alone_[at(expert)] -
-         costs_.visit[at(node)] * static_cast<double>(arrivals) +
-         costs_.meet * (would_meet_[cell(expert, node)] - lost_[at(expert)]);
+  return costs_.visit[as_index(node_of(expert))] * alone_[as_index(expert)] -
+         costs_.visit[as_index(node)] * static_cast<double>(arrivals) +
+         costs_.meet * (would_meet_[cell(expert, node)] - lost_[as_index(expert)]);
 }
 
 void Partition::move(int expert, int to) {
@@ -173,15 +174,16 @@ void Partition::move(int expert, int to) {
     return;
   }
   work_ += load(expert) * work_of_token_;
-  for (std::int64_t i = first_token_[at(expert)]; i < first_token_[at(expert) + 1]; ++i) {
-    move_in_token(tokens_[at(i)], expert, to);
-    node_of_[at(expert)] = from;  // as the tokens that are still to come have it
+  for (std::int64_t i = first_token_[as_index(expert)]; i < first_token_[as_index(expert) + 1];
+       ++i) {
+    move_in_token(tokens_[as_index(i)], expert, to);
+    node_of_[as_index(expert)] = from;  // as the tokens that are still to come have it
   }
-  node_of_[at(expert)] = to;
-  node_load_[at(from)] -= load(expert);
-  node_load_[at(to)] += load(expert);
-  --node_size_[at(from)];
-  ++node_size_[at(to)];
+  node_of_[as_index(expert)] = to;
+  node_load_[as_index(from)] -= load(expert);
+  node_load_[as_index(to)] += load(expert);
+  --node_size_[as_index(from)];
+  ++node_size_[as_index(to)];
 }
 
 void Partition::move_in_token(std::int64_t token, int expert, int to) {
@@ -190,7 +192,7 @@ void Partition::move_in_token(std::int64_t token, int expert, int to) {
   add_meeting(token, -1);
   std::uint8_t& left = count(token, group, from);
   if (left == 1) {
-    --alone_[at(expert)];
+    --alone_[as_index(expert)];
     add_presence(token, group, from, -1);
   } else if (left == 2) {
     add_alone(token, expert, from, 1);
@@ -198,20 +200,20 @@ void Partition::move_in_token(std::int64_t token, int expert, int to) {
   --left;
   std::uint8_t& reached = count(token, group, to);
   if (reached == 0) {
-    ++alone_[at(expert)];
+    ++alone_[as_index(expert)];
     add_presence(token, group, to, 1);
   } else if (reached == 1) {
     add_alone(token, expert, to, -1);
   }
   ++reached;
-  node_of_[at(expert)] = to;
+  node_of_[as_index(expert)] = to;
   add_meeting(token, 1);
 }
 
 void Partition::add_presence(std::int64_t token, int group, int node, int sign) {
-  node_visits_[at(node)] += sign;
+  node_visits_[as_index(node)] += sign;
   if (groups_ == 2 && present(token, 1 - group, node)) {
-    meetings_[at(token)] = static_cast<std::uint16_t>(meetings_[at(token)] + sign);
+    meetings_[as_index(token)] = static_cast<std::uint16_t>(meetings_[as_index(token)] + sign);
   }
   for (const std::int16_t id : choices(token, group)) {
     if (id >= 0) {
@@ -224,13 +226,13 @@ void Partition::add_alone(std::int64_t token, int expert, int node, int sign) {
   const int group = group_of(expert);
   for (const std::int16_t id : choices(token, group)) {
     if (id >= 0 && number(group, id) != expert && node_of(number(group, id)) == node) {
-      alone_[at(number(group, id))] += sign;
+      alone_[as_index(number(group, id))] += sign;
     }
   }
 }
 
 void Partition::add_meeting(std::int64_t token, int sign) {
-  const int meetings = meetings_[at(token)];
+  const int meetings = meetings_[as_index(token)];
   visits_meeting_ += meetings > 0 ? sign : 0;
   if (groups_ == 1 || meetings > 1) {
     return;
@@ -244,7 +246,7 @@ void Partition::add_meeting(std::int64_t token, int sign) {
       const int node = node_of(expert);
       const bool only =
           meetings == 1 && count(token, group, node) == 1 && present(token, 1 - group, node);
-      lost_[at(expert)] += only ? sign : 0;
+      lost_[as_index(expert)] += only ? sign : 0;
       if (only || meetings == 0) {
         for_each_node(token, 1 - group,
                       [&](int other) { would_meet_[cell(expert, other)] += sign; });

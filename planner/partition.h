@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "base/index.h"
 #include "base/itinerary.h"
 #include "planner/layer_trace.h"
 
@@ -30,14 +31,14 @@ class Partition {
 
   int experts() const { return static_cast<int>(node_of_.size()); }
   int nodes() const { return nodes_; }
-  int node_of(int expert) const { return node_of_[at(expert)]; }
+  int node_of(int expert) const { return node_of_[as_index(expert)]; }
   const std::vector<int>& assignment() const { return node_of_; }
   /// Tokens' choices of an expert.
   std::int64_t load(int expert) const {
-    return first_token_[at(expert) + 1] - first_token_[at(expert)];
+    return first_token_[as_index(expert) + 1] - first_token_[as_index(expert)];
   }
-  std::int64_t node_load(int node) const { return node_load_[at(node)]; }
-  int node_size(int node) const { return node_size_[at(node)]; }
+  std::int64_t node_load(int node) const { return node_load_[as_index(node)]; }
+  int node_size(int node) const { return node_size_[as_index(node)]; }
 
   /// Of all tokens.
   double cost() const;
@@ -46,7 +47,9 @@ class Partition {
   void move(int expert, int node);
   void assign(std::span<const int> nodes);
   /// Tokens that choose both of two experts.
-  std::int64_t together(int a, int b) const { return together_[at(a) * at(experts()) + at(b)]; }
+  std::int64_t together(int a, int b) const {
+    return together_[as_index(a) * as_index(experts()) + as_index(b)];
+  }
   /// (token, group) pairs with choices, and tokens with choices in both groups.
   std::int64_t choosing() const { return choosing_; }
   std::int64_t choosing_both() const { return choosing_both_; }
@@ -57,18 +60,19 @@ class Partition {
   std::int64_t work() const { return work_; }
 
  private:
-  static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
   int group_of(int expert) const { return expert / layer_.experts; }
   int number(int group, int id) const { return group * layer_.experts + id; }
-  std::size_t cell(int expert, int node) const { return at(expert) * at(nodes_) + at(node); }
+  std::size_t cell(int expert, int node) const {
+    return as_index(expert) * as_index(nodes_) + as_index(node);
+  }
   std::uint8_t& count(std::int64_t token, int group, int node) {
-    return counts_[at((token * groups_ + group) * nodes_ + node)];
+    return counts_[as_index((token * groups_ + group) * nodes_ + node)];
   }
   bool present(std::int64_t token, int group, int node) const {
-    return counts_[at((token * groups_ + group) * nodes_ + node)] > 0;
+    return counts_[as_index((token * groups_ + group) * nodes_ + node)] > 0;
   }
   std::span<const std::int16_t> choices(std::int64_t token, int group) const {
-    return layer_.groups[at(group)].of(token);
+    return layer_.groups[as_index(group)].of(token);
   }
   void index_tokens();
   void count_choosing();

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/index.h"
 #include "base/random.h"
 
 namespace cartesian {
@@ -14,8 +15,6 @@ namespace {
 
 constexpr double kLeastGain = 1e-9;
 constexpr int kTried = 2;  // candidates for each expert that are tried exactly
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 /// A stream of random numbers.
 class Dice {
@@ -33,22 +32,15 @@ class Dice {
 class Search {
  public:
   Search(Partition& partition, const NodeLimits& limits, std::uint64_t seed)
-      : partition_(partition), limits_(limits), dice_(seed), members_(at(partition.nodes())) {
-    collect();
-  }
-
-  void collect() {
-    for (auto& members : members_) {
-      members.clear();
-    }
+      : partition_(partition), limits_(limits), dice_(seed), members_(as_index(partition.nodes())) {
     for (int expert = 0; expert < partition_.experts(); ++expert) {
-      members_[at(partition_.node_of(expert))].push_back(expert);
+      members_[as_index(partition_.node_of(expert))].push_back(expert);
     }
   }
 
   /// One try for every expert, in random order. False if none lowered the cost.
   bool pass(std::int64_t end_of_work) {
-    std::vector<int> order(at(partition_.experts()));
+    std::vector<int> order(as_index(partition_.experts()));
     std::iota(order.begin(), order.end(), 0);
     shuffle(order);
     bool better = false;
@@ -74,9 +66,9 @@ class Search {
   }
 
   void move(int expert, int node) {
-    auto& from = members_[at(partition_.node_of(expert))];
+    auto& from = members_[as_index(partition_.node_of(expert))];
     from.erase(std::ranges::find(from, expert));
-    members_[at(node)].push_back(expert);
+    members_[as_index(node)].push_back(expert);
     partition_.move(expert, node);
   }
   void swap(int a, int b) {
@@ -96,7 +88,7 @@ class Search {
 
   void shuffle(std::vector<int>& order) {
     for (std::size_t i = order.size(); i > 1; --i) {
-      std::swap(order[i - 1], order[at(dice_.below(static_cast<int>(i)))]);
+      std::swap(order[i - 1], order[as_index(dice_.below(static_cast<int>(i)))]);
     }
   }
 
@@ -104,12 +96,12 @@ class Search {
   bool fits(int expert, int node, int back) const {
     const int from = partition_.node_of(expert);
     const std::int64_t more = partition_.load(expert) - (back >= 0 ? partition_.load(back) : 0);
-    return (back >= 0 || partition_.node_size(node) < limits_.slots[at(node)]) &&
+    return (back >= 0 || partition_.node_size(node) < limits_.slots[as_index(node)]) &&
            within(node, more) && within(from, -more);
   }
   bool within(int node, std::int64_t more) const {
     return more <= 0 ||
-           static_cast<double>(partition_.node_load(node) + more) <= limits_.load[at(node)];
+           static_cast<double>(partition_.node_load(node) + more) <= limits_.load[as_index(node)];
   }
 
   bool improve_one(int expert) {
@@ -141,9 +133,9 @@ class Search {
     const double alone = partition_.gain(expert, node);
     const int from = partition_.node_of(expert);
     double best = fits(expert, node, -1) ? alone : -std::numeric_limits<double>::infinity();
-    for (const int other : members_[at(node)]) {
+    for (const int other : members_[as_index(node)]) {
       const double together = partition_.same_group(expert, other)
-                                  ? partition_.costs().visit[at(node)] *
+                                  ? partition_.costs().visit[as_index(node)] *
                                         static_cast<double>(partition_.together(expert, other))
                                   : 0;
       const double gain = alone + partition_.gain(other, from) - together;
@@ -159,7 +151,7 @@ class Search {
     const double alone = partition_.gain(expert, node);
     const bool room = fits(expert, node, -1);
     std::vector<int> partners;
-    for (const int other : members_[at(node)]) {
+    for (const int other : members_[as_index(node)]) {
       if (fits(expert, node, other)) {
         partners.push_back(other);
       }
@@ -192,7 +184,57 @@ class Search {
 };
 
 double overload_of(const NodeLimits& limits, int node, double load) {
-  return std::max(0.0, load - limits.load[at(node)]);
+  return std::max(0.0, load - limits.load[as_index(node)]);
+}
+
+/// A swap, or a move to a free slot (`back` negative), that takes away overload.
+struct Relief {
+  int expert = -1;  ///< none
+  int node = -1;
+  int back = -1;
+  double merit =
+      -std::numeric_limits<double>::infinity();  ///< cost that it takes, for the overload
+};
+
+void consider(const Partition& partition, const NodeLimits& limits, int expert, int to, int back,
+              Relief& best) {
+  const int from = partition.node_of(expert);
+  const auto more =
+      static_cast<double>(partition.load(expert) - (back >= 0 ? partition.load(back) : 0));
+  const auto load_from = static_cast<double>(partition.node_load(from));
+  const auto load_to = static_cast<double>(partition.node_load(to));
+  const double less = overload_of(limits, from, load_from) + overload_of(limits, to, load_to) -
+                      overload_of(limits, from, load_from - more) -
+                      overload_of(limits, to, load_to + more);
+  if (less <= 0) {
+    return;
+  }
+  const double gain = partition.gain(expert, to) + (back >= 0 ? partition.gain(back, from) : 0);
+  const double merit = gain >= 0 ? gain * less : gain / less;
+  if (merit > best.merit) {
+    best = {expert, to, back, merit};
+  }
+}
+
+Relief cheapest_relief(const Partition& partition, const NodeLimits& limits) {
+  Relief best;
+  for (int expert = 0; expert < partition.experts(); ++expert) {
+    const int from = partition.node_of(expert);
+    if (static_cast<double>(partition.node_load(from)) <= limits.load[as_index(from)]) {
+      continue;
+    }
+    for (int back = 0; back < partition.experts(); ++back) {
+      if (partition.node_of(back) != from) {
+        consider(partition, limits, expert, partition.node_of(back), back, best);
+      }
+    }
+    for (int to = 0; to < partition.nodes(); ++to) {
+      if (to != from && partition.node_size(to) < limits.slots[as_index(to)]) {
+        consider(partition, limits, expert, to, -1, best);
+      }
+    }
+  }
+  return best;
 }
 
 }  // namespace
@@ -208,54 +250,14 @@ double overload(const Partition& partition, const NodeLimits& limits) {
 bool repair(Partition& partition, const NodeLimits& limits) {
   Search search(partition, limits, 0);
   while (overload(partition, limits) > 0) {
-    // The swap, or move to a free slot, that costs least for the overload that it takes away.
-    double best = -std::numeric_limits<double>::infinity();
-    int moved = -1;
-    int node = -1;
-    int back = -1;
-    const auto consider = [&](int a, int to, int b) {
-      const int from = partition.node_of(a);
-      const auto more = static_cast<double>(partition.load(a) - (b >= 0 ? partition.load(b) : 0));
-      const auto load_from = static_cast<double>(partition.node_load(from));
-      const auto load_to = static_cast<double>(partition.node_load(to));
-      const double less = overload_of(limits, from, load_from) + overload_of(limits, to, load_to) -
-                          overload_of(limits, from, load_from - more) -
-                          overload_of(limits, to, load_to + more);
-      if (less <= 0) {
-        return;
-      }
-      const double gain = partition.gain(a, to) + (b >= 0 ? partition.gain(b, from) : 0);
-      const double merit = gain >= 0 ? gain * less : gain / less;
-      if (merit > best) {
-        best = merit;
-        moved = a;
-        node = to;
-        back = b;
-      }
-    };
-    for (int a = 0; a < partition.experts(); ++a) {
-      const int from = partition.node_of(a);
-      if (static_cast<double>(partition.node_load(from)) <= limits.load[at(from)]) {
-        continue;
-      }
-      for (int b = 0; b < partition.experts(); ++b) {
-        if (partition.node_of(b) != from) {
-          consider(a, partition.node_of(b), b);
-        }
-      }
-      for (int to = 0; to < partition.nodes(); ++to) {
-        if (to != from && partition.node_size(to) < limits.slots[at(to)]) {
-          consider(a, to, -1);
-        }
-      }
-    }
-    if (moved < 0) {
+    const Relief relief = cheapest_relief(partition, limits);
+    if (relief.expert < 0) {
       return false;
     }
-    const int from = partition.node_of(moved);
-    search.move(moved, node);
-    if (back >= 0) {
-      search.move(back, from);
+    const int from = partition.node_of(relief.expert);
+    search.move(relief.expert, relief.node);
+    if (relief.back >= 0) {
+      search.move(relief.back, from);
     }
   }
   return true;
@@ -278,8 +280,8 @@ void improve(Partition& partition, const NodeLimits& limits, const SearchOptions
       best = partition.assignment();
     } else {
       for (int expert = 0; expert < partition.experts(); ++expert) {
-        if (partition.node_of(expert) != best[at(expert)]) {
-          search.move(expert, best[at(expert)]);
+        if (partition.node_of(expert) != best[as_index(expert)]) {
+          search.move(expert, best[as_index(expert)]);
         }
       }
     }

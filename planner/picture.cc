@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/html.h"
+#include "base/index.h"
 #include "planner/layer_trace.h"
 
 namespace cartesian {
@@ -38,12 +39,10 @@ th {{ white-space: nowrap; font-weight: 600; }} .swatch {{ display: inline-block
 <p>Rows are experts of A, columns of B, both in the order of their nodes, which the strips show. Blue: tokens choose the pair less often than if choices were independent; orange: more often. Boxes are nodes: pairs inside need no copy between A and B. An expert with several replicas stands at its first.</p>
 )";
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 const char* node_color(int node) {
   constexpr std::array<const char*, kNodeColors> kColors = {
       "#2463c5", "#d56a06", "#128066", "#9348b5", "#c42f4d", "#0f8aa6", "#87652f", "#5b6675"};
-  return kColors.at(at(node % kNodeColors));
+  return kColors.at(as_index(node % kNodeColors));
 }
 
 /// Of how many times chance, from blue by white to orange.
@@ -67,16 +66,16 @@ class LayerPicture {
                const Topology& topology)
       : layer_(layer), index_(index), placement_(placement), topology_(topology) {
     for (std::size_t group = 0; group < layer.groups.size(); ++group) {
-      auto& loads = loads_.emplace_back(at(layer.experts));
+      auto& loads = loads_.emplace_back(as_index(layer.experts));
       for (const std::int16_t id : layer.groups[group].ids) {
         if (id >= 0) {
-          ++loads[at(id)];
+          ++loads[as_index(id)];
         }
       }
-      auto& order = order_.emplace_back(at(layer.experts));
+      auto& order = order_.emplace_back(as_index(layer.experts));
       std::iota(order.begin(), order.end(), 0);
       std::ranges::stable_sort(order, {}, [&](int expert) {
-        return std::pair(first_node(static_cast<int>(group), expert), -loads[at(expert)]);
+        return std::pair(first_node(static_cast<int>(group), expert), -loads[as_index(expert)]);
       });
     }
   }
@@ -96,22 +95,23 @@ class LayerPicture {
     std::vector<int> cell_of[2];
     std::vector<double> load[2];
     for (std::size_t group = 0; group < 2; ++group) {
-      cell_of[group].resize(at(layer_.experts));
-      load[group].resize(at(cells));
+      cell_of[group].resize(as_index(layer_.experts));
+      load[group].resize(as_index(cells));
       for (int place = 0; place < layer_.experts; ++place) {
-        const int expert = order_[group][at(place)];
+        const int expert = order_[group][as_index(place)];
         const int cell = place * cells / layer_.experts;
-        cell_of[group][at(expert)] = cell;
-        load[group][at(cell)] += static_cast<double>(loads_[group][at(expert)]);
+        cell_of[group][as_index(expert)] = cell;
+        load[group][as_index(cell)] += static_cast<double>(loads_[group][as_index(expert)]);
       }
     }
-    std::vector<double> pairs(at(cells) * at(cells));
+    std::vector<double> pairs(as_index(cells) * as_index(cells));
     double all = 0;
     for (std::int64_t token = 0; token < layer_.tokens; ++token) {
       for (const std::int16_t a : layer_.groups[0].of(token)) {
         for (const std::int16_t b : layer_.groups[1].of(token)) {
           if (a >= 0 && b >= 0) {
-            ++pairs[at(cell_of[0][at(a)]) * at(cells) + at(cell_of[1][at(b)])];
+            ++pairs[as_index(cell_of[0][as_index(a)]) * as_index(cells) +
+                    as_index(cell_of[1][as_index(b)])];
             ++all;
           }
         }
@@ -122,8 +122,8 @@ class LayerPicture {
     for (int a = 0; a < cells; ++a) {
       for (int b = 0; b < cells; ++b) {
         const double chance =
-            load[0][at(a)] * load[1][at(b)] * all / std::max(1.0, total_a * total_b);
-        double& pair = pairs[at(a) * at(cells) + at(b)];
+            load[0][as_index(a)] * load[1][as_index(b)] * all / std::max(1.0, total_a * total_b);
+        double& pair = pairs[as_index(a) * as_index(cells) + as_index(b)];
         pair = chance > 0 ? pair / chance : 1;
       }
     }
@@ -142,7 +142,7 @@ class LayerPicture {
       for (int b = 0; b < cells; ++b) {
         svg += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\"/>",
                            kBand + 2 + b * kCell, kBand + 2 + a * kCell, kCell, kCell,
-                           cell_color(times[at(a) * at(cells) + at(b)]));
+                           cell_color(times[as_index(a) * as_index(cells) + as_index(b)]));
       }
     }
     const double scale = static_cast<double>(side) / layer_.experts;
@@ -189,7 +189,7 @@ class LayerPicture {
 
   std::string members(int group, int node) const {
     std::string names;
-    for (const int expert : order_[at(group)]) {
+    for (const int expert : order_[as_index(group)]) {
       const auto ranks = placement_.replicas(index_, group, expert);
       if (std::ranges::any_of(ranks, [&](int rank) { return topology_.node(rank) == node; })) {
         names +=

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/index.h"
 #include "base/random.h"
 #include "planner/layer_trace.h"
 #include "planner/parallel.h"
@@ -30,7 +31,6 @@ constexpr std::int64_t kFewestSampled = 256;
 constexpr std::int64_t kMostSampled = 4096;
 constexpr double kAboveBalanced = 0.05;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 std::int64_t share_of(std::int64_t work, double share) {
   return static_cast<std::int64_t>(share * static_cast<double>(work));
 }
@@ -96,7 +96,7 @@ class LayerPlanner {
  private:
   bool within_slots() const {
     for (int node = 0; node < partition_.nodes(); ++node) {
-      if (partition_.node_size(node) > limits_.slots[at(node)]) {
+      if (partition_.node_size(node) > limits_.slots[as_index(node)]) {
         return false;
       }
     }
@@ -118,7 +118,7 @@ class LayerPlanner {
   std::vector<std::vector<Slot>> one_each() const {
     std::vector<std::vector<Slot>> slots(limits_.slots.size());
     for (int expert = 0; expert < partition_.experts(); ++expert) {
-      slots[at(partition_.node_of(expert))].push_back({expert, partition_.load(expert)});
+      slots[as_index(partition_.node_of(expert))].push_back({expert, partition_.load(expert)});
     }
     return slots;
   }
@@ -141,8 +141,9 @@ class LayerPlanner {
     std::vector<std::vector<Slot>> slots(limits_.slots.size());
     for (std::size_t node = 0; node < slots.size(); ++node) {
       for (int expert = 0; expert < partition_.experts(); ++expert) {
-        if ((costs.nodes_of()[at(expert)] >> node & 1) != 0) {
-          slots[node].push_back({expert, std::llround(served[at(expert) * slots.size() + node])});
+        if ((costs.nodes_of()[as_index(expert)] & node_bit(static_cast<int>(node))) != 0) {
+          slots[node].push_back(
+              {expert, std::llround(served[as_index(expert) * slots.size() + node])});
         }
       }
     }
@@ -150,16 +151,16 @@ class LayerPlanner {
   }
 
   Ranks to_ranks(const std::vector<std::vector<Slot>>& slots) const {
-    Ranks ranks(at(partition_.experts()));
+    Ranks ranks(as_index(partition_.experts()));
     for (int node = 0; node < partition_.nodes(); ++node) {
       std::vector<std::int64_t> loads;
-      for (const Slot& slot : slots[at(node)]) {
+      for (const Slot& slot : slots[as_index(node)]) {
         loads.push_back(slot.load);
       }
       const auto on_node = topology_.ranks_of_node(node);
       const std::vector<int> local = pack_ranks(loads, static_cast<int>(on_node.size()), slots_);
       for (std::size_t i = 0; i < loads.size(); ++i) {
-        ranks[at(slots[at(node)][i].expert)].push_back(on_node[at(local[i])]);
+        ranks[as_index(slots[as_index(node)][i].expert)].push_back(on_node[as_index(local[i])]);
       }
     }
     for (std::vector<int>& of_expert : ranks) {
@@ -245,6 +246,10 @@ int slots_per_rank(const PlacementShape& shape, const PlanOptions& options) {
 
 Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
                          const PlanOptions& options) {
+  if (options.redundancy > 0 && cluster.topology.nodes() > kMostReplicaNodes) {
+    throw ConfigError(fmt::format("replicas are planned for up to {} nodes; the cluster has {}",
+                                  kMostReplicaNodes, cluster.topology.nodes()));
+  }
   const std::size_t layers = layers_of(trace).size();
   const auto work =
       static_cast<std::int64_t>(options.time_budget_s * kWorkPerSecond /
@@ -270,12 +275,12 @@ Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
 std::vector<float> pivot_scores(const RoutingTrace& trace, const Placement& placement,
                                 const Topology& topology) {
   const std::vector<LayerTrace> layers = layers_of(trace);
-  const auto nodes = at(topology.nodes());
+  const auto nodes = as_index(topology.nodes());
   std::vector<float> scores;
   for (std::size_t index = 0; index < layers.size(); ++index) {
     const LayerTrace& layer = layers[index];
-    std::vector<double> hosts(at(layer.experts) * nodes);
-    std::vector<double> tokens(at(layer.experts));
+    std::vector<double> hosts(as_index(layer.experts) * nodes);
+    std::vector<double> tokens(as_index(layer.experts));
     double choices = 0;
     std::vector<bool> hosting(nodes);
     for (std::int64_t token = 0; token < layer.tokens; ++token) {
@@ -283,7 +288,7 @@ std::vector<float> pivot_scores(const RoutingTrace& trace, const Placement& plac
       for (const std::int16_t b : layer.groups[1].of(token)) {
         if (b >= 0) {
           for (const int rank : placement.replicas(static_cast<int>(index), 1, b)) {
-            hosting[at(topology.node(rank))] = true;
+            hosting[as_index(topology.node(rank))] = true;
           }
         }
       }
@@ -292,9 +297,9 @@ std::vector<float> pivot_scores(const RoutingTrace& trace, const Placement& plac
           continue;
         }
         ++choices;
-        ++tokens[at(a)];
+        ++tokens[as_index(a)];
         for (std::size_t node = 0; node < nodes; ++node) {
-          hosts[at(a) * nodes + node] += hosting[node] ? 1 : 0;
+          hosts[as_index(a) * nodes + node] += hosting[node] ? 1 : 0;
         }
       }
     }

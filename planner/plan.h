@@ -1,6 +1,6 @@
 #pragma once
 // plan_placement(): experts of every layer to ranks so that the trace's tokens travel little, with
-// no rank or node much more loaded than the mean. The same for a seed on any number of threads.
+// no node much more loaded than the mean. The same for a seed on any number of threads.
 
 #include <cstdint>
 
@@ -13,7 +13,7 @@ namespace cartesian {
 
 struct PlanOptions {
   Flow flow = Flow::pivot;  ///< what is planned for; `flat` as `home`
-  double load_cap = 1.10;   ///< most choices on a rank or node, over the mean of its share
+  double load_cap = 1.10;   ///< most choices on a node, over the mean of its share
   int slots = 0;            ///< experts on a rank, of both groups; 0: as few as hold each once
   double redundancy = 0;  ///< of slots == 0: so many more, as a share of the experts, for replicas
   double tokens_per_step = 0;  ///< of training, which replicas must pay in; 0: the trace's
@@ -32,8 +32,9 @@ double expert_bytes(const RoutingTrace& trace);
 /// Every expert once, and on up to 64 nodes in slots that are left over the replicas that save most
 /// copies: each at least the bytes of its gradients' sum, 12 d D in bfloat16 against 4 d a copy and
 /// direction. Throws ConfigError, saying how much is missing, if a rank's memory does not hold its
-/// slots. With the pivot flow the placement has pivot scores. Where slots cannot keep a layer's
-/// load within the cap, it is at most 0.05 of the mean above that of balanced_placement().
+/// slots, or if redundancy is asked for on more nodes. With the pivot flow the placement has pivot
+/// scores. Where slots cannot keep a layer's load within the cap, it is at most 0.05 of the mean
+/// above that of balanced_placement().
 Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
                          const PlanOptions& options);
 

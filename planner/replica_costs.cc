@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "base/check.h"
+#include "base/index.h"
 
 namespace cartesian {
 
@@ -13,9 +14,7 @@ namespace {
 constexpr double kLeastSaving = 1e-9;
 constexpr double kLoadSlack = 1e-9;  // for sums in another order
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-NodeSet bit(int node) { return NodeSet{1} << node; }
-int count_beside(NodeSet nodes, int node) { return std::popcount(nodes & ~bit(node)); }
+int count_beside(NodeSet nodes, int node) { return std::popcount(nodes & ~node_bit(node)); }
 
 /// One node of a set, evenly over tokens and experts.
 NodeSet pick(NodeSet nodes, std::int64_t token, int expert) {
@@ -46,9 +45,9 @@ ReplicaCosts::ReplicaCosts(const LayerTrace& layer, const Topology& topology,
                           topology.ranks());
   }
   for (int expert = 0; expert < partition.experts(); ++expert) {
-    nodes_of_.push_back(bit(partition.node_of(expert)));
-    ++node_size_[at(partition.node_of(expert))];
-    load_[at(expert)] = partition.load(expert);
+    nodes_of_.push_back(node_bit(partition.node_of(expert)));
+    ++node_size_[as_index(partition.node_of(expert))];
+    load_[as_index(expert)] = partition.load(expert);
   }
   const std::int64_t count = std::min(options.sample, layer.tokens);
   std::vector<int> all;
@@ -56,9 +55,9 @@ ReplicaCosts::ReplicaCosts(const LayerTrace& layer, const Topology& topology,
     sampled_.push_back(i * layer.tokens / count);
     all.push_back(static_cast<int>(i));
     for (int group = 0; group < groups(); ++group) {
-      for (const std::int16_t id : layer.groups[at(group)].of(sampled_.back())) {
+      for (const std::int16_t id : layer.groups[as_index(group)].of(sampled_.back())) {
         if (id >= 0) {
-          samples_of_[at(std::int64_t{group} * layer.experts + id)].push_back(all.back());
+          samples_of_[as_index(std::int64_t{group} * layer.experts + id)].push_back(all.back());
         }
       }
     }
@@ -75,14 +74,14 @@ double ReplicaCosts::scale() const {
 /// Calls visit(id, node) for every choice, with the node whose replica serves it.
 template <class Visit>
 void ReplicaCosts::serve(std::int64_t token, int group, int origin, int home, Visit visit) const {
-  const auto ids = layer_.groups[at(group)].of(token);
+  const auto ids = layer_.groups[as_index(group)].of(token);
   NodeSet forced = 0;
   bool open = false;
   for (std::size_t i = 0; i < ids.size() && ids[i] >= 0; ++i) {
     const NodeSet nodes = nodes_of(group, ids[i]);
-    const bool here = (nodes & bit(origin)) != 0;
+    const bool here = (nodes & node_bit(origin)) != 0;
     if (here || std::has_single_bit(nodes)) {
-      const NodeSet node = here ? bit(origin) : nodes;
+      const NodeSet node = here ? node_bit(origin) : nodes;
       forced |= node;
       visit(ids[i], std::countr_zero(node));
     } else {
@@ -91,10 +90,10 @@ void ReplicaCosts::serve(std::int64_t token, int group, int origin, int home, Vi
   }
   for (std::size_t i = 0; open && i < ids.size() && ids[i] >= 0; ++i) {
     const NodeSet nodes = nodes_of(group, ids[i]);
-    if ((nodes & bit(origin)) == 0 && !std::has_single_bit(nodes)) {
-      const NodeSet there = (nodes & forced) != 0      ? nodes & forced
-                            : (nodes & bit(home)) != 0 ? bit(home)
-                                                       : nodes;
+    if ((nodes & node_bit(origin)) == 0 && !std::has_single_bit(nodes)) {
+      const NodeSet there = (nodes & forced) != 0           ? nodes & forced
+                            : (nodes & node_bit(home)) != 0 ? node_bit(home)
+                                                            : nodes;
       visit(ids[i], std::countr_zero(pick(there, token, ids[i])));
     }
   }
@@ -105,8 +104,8 @@ void ReplicaCosts::serve_all(std::int64_t token, int group, int origin, int home
   served.nodes = 0;
   served.choices = 0;
   serve(token, group, origin, home, [&](int, int node) {
-    served.nodes |= bit(node);
-    served.node[at(served.choices++)] = static_cast<std::uint8_t>(node);
+    served.nodes |= node_bit(node);
+    served.node[as_index(served.choices++)] = static_cast<std::uint8_t>(node);
   });
 }
 
@@ -121,7 +120,7 @@ ReplicaCosts::Journey ReplicaCosts::journey(std::int64_t token, int home) const 
   Journey best{2 * count_beside(a.nodes, home) + 2 * count_beside(b.nodes, home), home,
                2 * a.beside(home) + 2 * b.beside(home)};
   if (options_.flow == Flow::pivot) {
-    for (NodeSet rest = a.nodes & ~bit(home); rest != 0; rest &= rest - 1) {
+    for (NodeSet rest = a.nodes & ~node_bit(home); rest != 0; rest &= rest - 1) {
       const int pivot = std::countr_zero(rest);
       serve_all(token, 1, pivot, home, b);
       const int stays = b.choices == 0 ? 1 : 0;
@@ -151,15 +150,15 @@ void ReplicaCosts::for_each_home(std::int64_t token, Visit visit) const {
   }
   NodeSet hosting = 0;
   for (int group = 0; group < groups(); ++group) {
-    for (const std::int16_t id : layer_.groups[at(group)].of(token)) {
+    for (const std::int16_t id : layer_.groups[as_index(group)].of(token)) {
       hosting |= id >= 0 ? nodes_of(group, id) : 0;
     }
   }
   double elsewhere = 1;  // homes that host none of its experts are all alike
   for (NodeSet rest = hosting; rest != 0; rest &= rest - 1) {
     const int home = std::countr_zero(rest);
-    elsewhere -= home_share_[at(home)];
-    visit(home, home_share_[at(home)]);
+    elsewhere -= home_share_[as_index(home)];
+    visit(home, home_share_[as_index(home)]);
   }
   if (const int other = std::countr_one(hosting); other < nodes) {
     visit(other, elsewhere);
@@ -208,51 +207,51 @@ std::vector<double> ReplicaCosts::served() const {
   std::vector<double> served(nodes_of_.size() * node_size_.size());
   for (const std::int64_t token : sampled_) {
     for_each_served(token, [&](int expert, int node, double weight) {
-      served[at(expert) * node_size_.size() + at(node)] += scale() * weight;
+      served[as_index(expert) * node_size_.size() + as_index(node)] += scale() * weight;
     });
   }
   return served;
 }
 
 void ReplicaCosts::set_nodes(int expert, NodeSet nodes) {
-  NodeSet& held = nodes_of_[at(expert)];
+  NodeSet& held = nodes_of_[as_index(expert)];
   for (NodeSet rest = held ^ nodes; rest != 0; rest &= rest - 1) {
     const int node = std::countr_zero(rest);
-    node_size_[at(node)] += (nodes & bit(node)) != 0 ? 1 : -1;
+    node_size_[as_index(node)] += (nodes & node_bit(node)) != 0 ? 1 : -1;
   }
   held = nodes;
 }
 
 void ReplicaCosts::add_loads(std::span<const int> samples, double sign) {
   for (const int i : samples) {
-    for_each_served(sampled_[at(i)], [&](int, int node, double weight) {
-      node_load_[at(node)] += sign * scale() * weight;
+    for_each_served(sampled_[as_index(i)], [&](int, int node, double weight) {
+      node_load_[as_index(node)] += sign * scale() * weight;
     });
   }
 }
 
 double ReplicaCosts::saving(int expert, int node) {
-  const NodeSet before = nodes_of_[at(expert)];
-  nodes_of_[at(expert)] |= bit(node);
+  const NodeSet before = nodes_of_[as_index(expert)];
+  nodes_of_[as_index(expert)] |= node_bit(node);
   double saved = 0;
-  for (const int i : samples_of_[at(expert)]) {
-    saved += costs_[at(i)] - cost_of(sampled_[at(i)]);
+  for (const int i : samples_of_[as_index(expert)]) {
+    saved += costs_[as_index(i)] - cost_of(sampled_[as_index(i)]);
   }
-  nodes_of_[at(expert)] = before;
+  nodes_of_[as_index(expert)] = before;
   return saved * scale();
 }
 
 bool ReplicaCosts::has_room(int expert, int node) const {
-  const double more =
-      static_cast<double>(load_[at(expert)]) / (std::popcount(nodes_of_[at(expert)]) + 1);
-  return node_size_[at(node)] < limits_.slots[at(node)] &&
-         node_load_[at(node)] + more <= limits_.load[at(node)];
+  const double more = static_cast<double>(load_[as_index(expert)]) /
+                      (std::popcount(nodes_of_[as_index(expert)]) + 1);
+  return node_size_[as_index(node)] < limits_.slots[as_index(node)] &&
+         node_load_[as_index(node)] + more <= limits_.load[as_index(node)];
 }
 
 std::vector<int> ReplicaCosts::samples_of(std::span<const Change> changes) const {
   std::vector<int> samples;
   for (const Change& change : changes) {
-    const auto& more = samples_of_[at(change.expert)];
+    const auto& more = samples_of_[as_index(change.expert)];
     samples.insert(samples.end(), more.begin(), more.end());
   }
   std::ranges::sort(samples);
@@ -263,7 +262,7 @@ std::vector<int> ReplicaCosts::samples_of(std::span<const Change> changes) const
 /// What `changes` want is in force, and what was is in `changes`.
 void ReplicaCosts::exchange(std::span<Change> changes) {
   for (Change& change : changes) {
-    const NodeSet before = nodes_of_[at(change.expert)];
+    const NodeSet before = nodes_of_[as_index(change.expert)];
     set_nodes(change.expert, change.nodes);
     change.nodes = before;
   }
@@ -276,8 +275,8 @@ bool ReplicaCosts::try_change(std::span<const Change> wanted, double least) {
   std::vector<double> costs;
   double saved = 0;
   for (const int i : samples) {
-    costs.push_back(cost_of(sampled_[at(i)]));
-    saved += costs_[at(i)] - costs.back();
+    costs.push_back(cost_of(sampled_[as_index(i)]));
+    saved += costs_[as_index(i)] - costs.back();
   }
   if (saved * scale() <= least + kLeastSaving) {
     exchange(changes);
@@ -296,7 +295,7 @@ bool ReplicaCosts::try_change(std::span<const Change> wanted, double least) {
     }
   }
   for (std::size_t i = 0; i < samples.size(); ++i) {
-    costs_[at(samples[i])] = costs[i];
+    costs_[as_index(samples[i])] = costs[i];
   }
   return true;
 }

@@ -16,6 +16,7 @@ namespace cartesian {
 
 using NodeSet = std::uint64_t;  ///< bit n: node n
 inline constexpr int kMostReplicaNodes = 64;
+inline NodeSet node_bit(int node) { return NodeSet{1} << node; }
 
 /// Not thread-safe.
 class ReplicaCosts {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <queue>
 
+#include "base/index.h"
 #include "base/random.h"
 
 namespace cartesian {
@@ -14,9 +15,6 @@ constexpr double kSmoothing = 0.3;
 constexpr int kTournament = 4;  // experts that are compared by affinity before one is tried
 
 using Change = ReplicaCosts::Change;
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
-NodeSet bit(int node) { return NodeSet{1} << node; }
 
 class ReplicaSearch {
  public:
@@ -50,7 +48,7 @@ class ReplicaSearch {
       for (int node = 0; node < costs_.nodes(); ++node) {
         const NodeSet nodes = nodes_of(expert);
         if (holds(expert, node) && !std::has_single_bit(nodes)) {
-          costs_.try_change(std::array<Change, 1>{{{expert, nodes & ~bit(node)}}},
+          costs_.try_change(std::array<Change, 1>{{{expert, nodes & ~node_bit(node)}}},
                             -options_.least_saving);
         }
       }
@@ -65,8 +63,8 @@ class ReplicaSearch {
     bool operator<(const Candidate& other) const { return saving < other.saving; }
   };
 
-  NodeSet nodes_of(int expert) const { return costs_.nodes_of()[at(expert)]; }
-  bool holds(int expert, int node) const { return (nodes_of(expert) & bit(node)) != 0; }
+  NodeSet nodes_of(int expert) const { return costs_.nodes_of()[as_index(expert)]; }
+  bool holds(int expert, int node) const { return (nodes_of(expert) & node_bit(node)) != 0; }
   int below(int count) {
     return static_cast<int>(random_bits(key_, next_++) % static_cast<std::uint64_t>(count));
   }
@@ -92,7 +90,7 @@ class ReplicaSearch {
       if (!queue.empty() && candidate.saving < queue.top().saving) {
         queue.push(candidate);
       } else if (candidate.saving > options_.least_saving) {
-        const NodeSet nodes = nodes_of(candidate.expert) | bit(candidate.node);
+        const NodeSet nodes = nodes_of(candidate.expert) | node_bit(candidate.node);
         added = costs_.try_change(std::array<Change, 1>{{{candidate.expert, nodes}}}, 0) || added;
       }
     }
@@ -136,15 +134,16 @@ class ReplicaSearch {
     const NodeSet others = of_in & ~of_out;  // nodes where `out` may go in exchange
     if (!std::has_single_bit(of_out) && (others == 0 || below(2) == 0)) {
       costs_.try_change(
-          std::array<Change, 2>{{{out, of_out & ~bit(node)}, {in, of_in | bit(node)}}}, 0);
+          std::array<Change, 2>{{{out, of_out & ~node_bit(node)}, {in, of_in | node_bit(node)}}},
+          0);
     } else if (others != 0) {
       NodeSet left = others;
       for (int skip = below(std::popcount(others)); skip > 0; --skip) {
         left &= left - 1;
       }
       const NodeSet other = left & (~left + 1);
-      costs_.try_change(std::array<Change, 2>{{{out, (of_out & ~bit(node)) | other},
-                                               {in, (of_in & ~other) | bit(node)}}},
+      costs_.try_change(std::array<Change, 2>{{{out, (of_out & ~node_bit(node)) | other},
+                                               {in, (of_in & ~other) | node_bit(node)}}},
                         0);
     }
   }

@@ -5,15 +5,14 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/index.h"
 
 namespace cartesian {
 
 namespace {
 
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
-
 std::vector<int> heaviest_first(const Partition& loads) {
-  std::vector<int> order(at(loads.experts()));
+  std::vector<int> order(as_index(loads.experts()));
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, std::greater<>(), [&](int expert) { return loads.load(expert); });
   return order;
@@ -39,7 +38,7 @@ std::vector<int> balanced_start(const Partition& loads, const NodeLimits& limits
   const std::size_t nodes = limits.slots.size();
   std::vector<double> load(nodes);
   std::vector<int> size(nodes);
-  std::vector<int> assignment(at(loads.experts()));
+  std::vector<int> assignment(as_index(loads.experts()));
   for (const int expert : heaviest_first(loads)) {
     std::size_t best = nodes;
     for (std::size_t node = 0; node < nodes; ++node) {
@@ -51,7 +50,7 @@ std::vector<int> balanced_start(const Partition& loads, const NodeLimits& limits
     check(best < nodes, "there are slots for all experts");
     load[best] += static_cast<double>(loads.load(expert));
     ++size[best];
-    assignment[at(expert)] = static_cast<int>(best);
+    assignment[as_index(expert)] = static_cast<int>(best);
   }
   return assignment;
 }
@@ -59,14 +58,14 @@ std::vector<int> balanced_start(const Partition& loads, const NodeLimits& limits
 std::vector<int> cluster_start(const Partition& partition, const NodeLimits& limits) {
   const int experts = partition.experts();
   const auto nodes = static_cast<int>(limits.slots.size());
-  std::vector<int> assignment(at(experts), -1);
-  std::vector<double> affinity(at(experts));
+  std::vector<int> assignment(as_index(experts), -1);
+  std::vector<double> affinity(as_index(experts));
   // Slots of a node that others could not take anyway are left empty at the end.
   int left = experts;
   int slots_left = std::reduce(limits.slots.begin(), limits.slots.end());
   const std::vector<int> order = heaviest_first(partition);
   for (int node = 0; node < nodes; ++node) {
-    const int slots = limits.slots[at(node)];
+    const int slots = limits.slots[as_index(node)];
     slots_left -= slots;
     const int share =
         std::max(left - slots_left, static_cast<int>(static_cast<std::int64_t>(left) * slots /
@@ -77,18 +76,20 @@ std::vector<int> cluster_start(const Partition& partition, const NodeLimits& lim
       int best = -1;
       for (const int expert : order) {
         const bool fits = taken == 0 || load + static_cast<double>(partition.load(expert)) <=
-                                            limits.load[at(node)];
-        const bool better = best < 0 || (fits && affinity[at(expert)] > affinity[at(best)]);
-        if (assignment[at(expert)] < 0 && better) {
+                                            limits.load[as_index(node)];
+        const bool better =
+            best < 0 || (fits && affinity[as_index(expert)] > affinity[as_index(best)]);
+        if (assignment[as_index(expert)] < 0 && better) {
           best = expert;
         }
       }
-      assignment[at(best)] = node;
+      assignment[as_index(best)] = node;
       load += static_cast<double>(partition.load(best));
       for (int other = 0; other < experts; ++other) {
-        const double weight = partition.same_group(best, other) ? partition.costs().visit[at(node)]
-                                                                : partition.costs().meet;
-        affinity[at(other)] +=
+        const double weight = partition.same_group(best, other)
+                                  ? partition.costs().visit[as_index(node)]
+                                  : partition.costs().meet;
+        affinity[as_index(other)] +=
             weight * static_cast<double>(partition.together(best, other)) /
             static_cast<double>(std::max<std::int64_t>(1, partition.load(other)));
       }

@@ -7,12 +7,11 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/index.h"
 
 namespace cartesian {
 
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 struct WeightedHome {
   int rank = 0;
@@ -31,11 +30,12 @@ class TrafficCounter {
         flow_(layer.groups.size() == 2 || options.flow == Flow::flat ? options.flow : Flow::home) {
     traffic_.tokens = static_cast<double>(layer.tokens);
     for (Traffic::Phase& phase : traffic_.phases) {
-      phase.egress.resize(at(topology.nodes()));
-      phase.ingress.resize(at(topology.nodes()));
+      phase.egress.resize(as_index(topology.nodes()));
+      phase.ingress.resize(as_index(topology.nodes()));
     }
-    traffic_.expert_rows.assign(layer.groups.size(), std::vector<double>(at(topology.ranks())));
-    traffic_.pivots.resize(at(topology.ranks()));
+    traffic_.expert_rows.assign(layer.groups.size(),
+                                std::vector<double>(as_index(topology.ranks())));
+    traffic_.pivots.resize(as_index(topology.ranks()));
     if (flow_ == Flow::pivot && options.rule == PivotRule::speculative &&
         layer.speculative.empty()) {
       throw ConfigError(
@@ -55,8 +55,8 @@ class TrafficCounter {
       if (flow_ == Flow::pivot && options_.rule == PivotRule::oracle) {
         evidence_ = b_;
       } else if (flow_ == Flow::pivot && options_.rule == PivotRule::speculative) {
-        const auto k = at(layer_.groups[1].choices);
-        widen(layer_.speculative.subspan(at(token_) * k, k), evidence_);
+        const auto k = as_index(layer_.groups[1].choices);
+        widen(layer_.speculative.subspan(as_index(token_) * k, k), evidence_);
       }
       for_each_home([&](const WeightedHome& home) { add(home); });
     }
@@ -71,7 +71,7 @@ class TrafficCounter {
   template <class Visit>
   void for_each_home(Visit visit) const {
     if (!layer_.home.empty()) {
-      const int home = layer_.home[at(token_)];
+      const int home = layer_.home[as_index(token_)];
       if (home >= topology_.ranks()) {
         throw ConfigError(fmt::format("the trace has token {} on rank {}, but there are {} ranks",
                                       token_, home, topology_.ranks()));
@@ -80,7 +80,7 @@ class TrafficCounter {
     } else if (topology_.nodes() <= options_.homes) {
       for (int node = 0; node < topology_.nodes(); ++node) {
         const auto ranks = topology_.ranks_of_node(node);
-        visit({ranks[at(token_) % ranks.size()],
+        visit({ranks[as_index(token_) % ranks.size()],
                static_cast<double>(ranks.size()) / topology_.ranks()});
       }
     } else {
@@ -97,13 +97,13 @@ class TrafficCounter {
     a_ranks_.resize(a_.size());
     b_ranks_.resize(b_.size());
     choose(0, home.rank, home.rank, a_, a_ranks_);
-    const int pivot =
-        choose_pivot(flow_, index_, home.rank, token_,
-                     {.a = a_,
-                      .gates = layer_.groups[0].gates.subspan(at(token_) * a_.size(), a_.size()),
-                      .a_ranks = a_ranks_,
-                      .b = evidence_},
-                     placement_, topology_);
+    const int pivot = choose_pivot(
+        flow_, index_, home.rank, token_,
+        {.a = a_,
+         .gates = layer_.groups[0].gates.subspan(as_index(token_) * a_.size(), a_.size()),
+         .a_ranks = a_ranks_,
+         .b = evidence_},
+        placement_, topology_);
     choose(1, pivot, home.rank, b_, b_ranks_);
     for_each_message(
         flow_, {.home = home.rank, .pivot = pivot, .a_ranks = a_ranks_, .b_ranks = b_ranks_},
@@ -114,18 +114,14 @@ class TrafficCounter {
           if (source == target) {
             counted.intra += home.weight;
           } else {
-            counted.egress[at(source)] += home.weight;
-            counted.ingress[at(target)] += home.weight;
+            counted.egress[as_index(source)] += home.weight;
+            counted.ingress[as_index(target)] += home.weight;
           }
         });
     add_work(0, a_ranks_, home.weight);
     if (layer_.groups.size() == 2) {
       add_work(1, b_ranks_, home.weight);
-      traffic_.pivots[at(pivot)] += home.weight;
-      const bool hit = std::ranges::any_of(b_ranks_, [&](std::int32_t rank) {
-        return rank >= 0 && topology_.node(rank) == topology_.node(pivot);
-      });
-      traffic_.pivot_hits += hit ? home.weight : 0;
+      traffic_.pivots[as_index(pivot)] += home.weight;
     }
   }
 
@@ -145,7 +141,7 @@ class TrafficCounter {
   void add_work(std::size_t group, std::span<const std::int32_t> ranks, double weight) {
     for (const std::int32_t rank : ranks) {
       if (rank >= 0) {
-        traffic_.expert_rows[group][at(rank)] += weight;
+        traffic_.expert_rows[group][as_index(rank)] += weight;
       }
     }
   }
@@ -160,11 +156,6 @@ class TrafficCounter {
   std::int64_t token_ = 0;
   std::vector<std::int32_t> a_, b_, evidence_, a_ranks_, b_ranks_;
 };
-
-void add_to(std::vector<double>& sum, const std::vector<double>& more) {
-  sum.resize(std::max(sum.size(), more.size()));
-  std::ranges::transform(more, sum, sum.begin(), std::plus<>());
-}
 
 }  // namespace
 
@@ -190,22 +181,6 @@ double Traffic::copies() const {
     sum += phase.inter();
   }
   return sum;
-}
-
-Traffic& Traffic::operator+=(const Traffic& other) {
-  tokens += other.tokens;
-  for (std::size_t i = 0; i < phases.size(); ++i) {
-    add_to(phases.at(i).egress, other.phases.at(i).egress);
-    add_to(phases.at(i).ingress, other.phases.at(i).ingress);
-    phases.at(i).intra += other.phases.at(i).intra;
-  }
-  expert_rows.resize(std::max(expert_rows.size(), other.expert_rows.size()));
-  for (std::size_t group = 0; group < other.expert_rows.size(); ++group) {
-    add_to(expert_rows[group], other.expert_rows[group]);
-  }
-  add_to(pivots, other.pivots);
-  pivot_hits += other.pivot_hits;
-  return *this;
 }
 
 Traffic count_traffic(const LayerTrace& layer, int index, const Placement& placement,

@@ -30,12 +30,10 @@ struct Traffic {
   std::array<Phase, kTravelPhases> phases;
   std::vector<std::vector<double>> expert_rows;  ///< [groups][ranks] (token, choice) pairs
   std::vector<double> pivots;                    ///< [ranks] tokens whose pivot is there
-  double pivot_hits = 0;                         ///< tokens with a B expert on their pivot's node
 
   /// Rows between nodes.
   double copies() const;
   double copies_per_token() const { return tokens > 0 ? copies() / tokens : 0; }
-  Traffic& operator+=(const Traffic& other);
 };
 
 struct TrafficOptions {

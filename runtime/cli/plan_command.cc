@@ -45,8 +45,7 @@ void print_header(const RoutingTrace& trace, const Cluster& cluster, const Place
              cluster.topology.nodes(), slots);
   fmt::print(
       "copies between nodes per token, all layers, forward; then KiB, the worst card and rank over "
-      "their "
-      "mean, ms a step, MiB of experts\n");
+      "their mean, ms a step, MiB of experts\n");
   fmt::print("  {:<10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>6} {:>6} {:>9} {:>9}\n",
              "", "flat", "home", "pivot", "table", "gate", "oracle", "inter KiB", "intra KiB",
              "card", "rank", "ms", "MiB");
@@ -54,20 +53,23 @@ void print_header(const RoutingTrace& trace, const Cluster& cluster, const Place
 
 /// What the placement file says about its making.
 std::string plan_json(FileSystem& files, const Options& options, const PlacementCosts& costs,
-                      double least, Flow flow) {
+                      double least, int slots) {
   const auto hash_of = [&](const std::string& path) {
     return hash_hex(hash_bytes(files.read(path)));
   };
   return fmt::format(
-      "{{\"flow\": \"{}\", \"load_cap\": {}, \"slots\": {}, \"seed\": {},\n"
+      "{{\"flow\": \"{}\", \"load_cap\": {}, \"slots\": {}, \"tokens_per_step\": {}, \"seed\": {}, "
+      "\"time_budget_s\": {},\n"
       "  \"copies_per_token\": {}, \"bound\": {}, \"rank_imbalance\": {}, \"step_s\": {},\n"
       "  \"trace\": {}, \"trace_xxh3\": \"{}\", \"topology\": {}, \"topology_xxh3\": \"{}\"}}",
-      name_of(flow), options.plan.load_cap, options.plan.slots, options.plan.seed, costs.of(flow),
-      least, costs.rank_imbalance, costs.time.total(), quote(options.trace), hash_of(options.trace),
+      name_of(options.plan.flow), options.plan.load_cap, slots, options.plan.tokens_per_step,
+      options.plan.seed, options.plan.time_budget_s, costs.of(options.plan.flow), least,
+      costs.rank_imbalance, costs.time.total(), quote(options.trace), hash_of(options.trace),
       quote(options.topology), hash_of(options.topology));
 }
 
-/// The flow to plan for: of `auto` the one whose placement travels less.
+/// The flow to plan for. With the same experts a pivot never needs more copies than home: it may be
+/// home.
 Flow chosen_flow(const std::string& name, std::size_t groups) {
   if (name == "auto") {
     return groups == 2 ? Flow::pivot : Flow::home;
@@ -99,11 +101,12 @@ int plan(Options options) {
   print_row("planned", costs);
   const double copies = costs.of(options.plan.flow);
   fmt::print(
-      "planned for the {} flow in {:.2f} s; no placement needs fewer than {:.3f} copies: at most "
-      "{:.1f}% less\n",
+      "planned for the {} flow in {:.2f} s; with one replica of each expert no placement needs "
+      "fewer "
+      "than {:.3f} copies, {:.1f}% less\n",
       name_of(options.plan.flow), seconds, least, copies > 0 ? 100 * (1 - least / copies) : 0);
-  files->write_atomically(
-      options.output, planned.to_json(plan_json(*files, options, costs, least, options.plan.flow)));
+  files->write_atomically(options.output,
+                          planned.to_json(plan_json(*files, options, costs, least, slots)));
   Path picture = Path(options.output).replace_extension(".html");
   if (picture == Path(options.output)) {
     picture += ".html";
@@ -140,15 +143,17 @@ CommandFunction add_plan_command(CLI::App& app) {
                    "above what balancing reaches")
       ->check(CLI::Range(1.0, 1e6))
       ->capture_default_str();
-  command
-      ->add_option("--slots", options->plan.slots,
-                   "Experts on a rank, both groups together; as few as hold all unless given")
-      ->check(CLI::PositiveNumber);
+  CLI::Option* slots =
+      command
+          ->add_option("--slots", options->plan.slots,
+                       "Experts on a rank, both groups together; as few as hold all unless given")
+          ->check(CLI::PositiveNumber);
   command
       ->add_option("--redundancy", options->plan.redundancy,
                    "Instead of --slots: room for so many replicas, as a share of the experts; they "
                    "are made where they save more bytes than their gradients cost")
       ->check(CLI::Range(0.0, 1024.0))
+      ->excludes(slots)
       ->capture_default_str();
   command
       ->add_option("--tokens-per-step", options->plan.tokens_per_step,
@@ -156,9 +161,10 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", options->plan.seed, "Of the search")->capture_default_str();
   command
-      ->add_option("--time-budget", options->plan.time_budget_s,
-                   "Seconds of one thread that the search may take at most; it is counted in work "
-                   "done, so the result is the same on any machine")
+      ->add_option(
+          "--time-budget", options->plan.time_budget_s,
+          "Seconds of one thread for the search, beside reading the trace; counted in work done, "
+          "so the result is the same on any machine")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   options->plan.threads = threads_per_rank(0, Topology::single_node(1), 0);

@@ -119,6 +119,8 @@ TEST(Itinerary, ThePivotIsWhereFewestCopiesAreNeeded) {
   EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.4F, 0.6F}, {}), 5);
   EXPECT_EQ(pivot(placement, 1, {0, 1}, {0.6F, 0.4F}, {}), 3);
   EXPECT_EQ(pivot(placement, 1, {0, 1}, {}, {}), 3);
+  // B chooses nothing, and the token would have to return from a pivot: one copy more, one less.
+  EXPECT_EQ(pivot(placement, 1, {0}, {1}, {-1}), 3);
   // Home hosts A.
   EXPECT_EQ(pivot(placement, 1, {2}, {1}, {0}), 1);
 }

@@ -6,7 +6,6 @@ import shutil
 import unittest
 
 from harness import CliTest
-from job import PROGRAM
 
 FOUR_NODES = "nodes = 4\nranks_per_node = 1\n"
 
@@ -89,10 +88,6 @@ class Plan(CliTest):
         self.assertGreater(many, few)
         self.assertLess(together, alone)
 
-    def test_it_starts_no_mpi(self):
-        program = self.start_command(["env", "OMPI_MCA_rte_base_verbose=0", PROGRAM, "plan", "--help"]).wait()
-        self.assertIn("Examples:", program.out)
-
     def test_refused(self):
         def refused(text, *patterns):
             path = self.folder / "bad.toml"
@@ -116,6 +111,12 @@ class Plan(CliTest):
         self.assert_refused(("plan", "--topology", self.topology, "--trace", self.trace, "--slots", "3"),
                             "3 slots on each of 4 ranks hold 12 experts, but a layer has 16: at least 4 are needed")
         self.assert_refused(("plan", "--topology", self.topology, "--trace", self.folder / "none"), "none", "No such file")
+        self.assertIn("--slots", self.run_program("plan", "--topology", self.topology, "--trace", self.trace, "--slots", "8",
+                                                  "--redundancy", "1", code=2).err)
+        many = self.folder / "many.toml"
+        many.write_text("nodes = 65\n")
+        self.assert_refused(("plan", "--topology", many, "--trace", self.trace, "--redundancy", "1"),
+                            "replicas are planned for up to 64 nodes; the cluster has 65")
         broken = self.folder / "broken.safetensors"
         shutil.copy(self.trace, broken)
         with open(broken, "r+b") as file:

@@ -131,8 +131,8 @@ class ReferenceObserver {
     }
   }
 
-  /// Whether float32 has enough digits for these comparisons: no choice hangs on rounding, and of
-  /// no gradient that is compared does rounding take all but five digits.
+  /// Whether float32 has enough digits: no choice hangs on rounding, and no gradient loses too
+  /// many.
   bool well_conditioned() const { return smallest_gap_ > 1e-5 && cancellation_ < kCancellation; }
 
   void compare(const TrainingRecord& record) const {
@@ -158,8 +158,7 @@ class ReferenceObserver {
     const TrainConfig& train = setup_.train;
     const auto tokens =
         static_cast<std::size_t>(train.micro_batch_sequences * train.sequence_length);
-    std::vector<std::int32_t> ids(tokens);
-    std::vector<std::int32_t> targets(tokens);
+    std::vector<std::int32_t> ids(tokens), targets(tokens);
     std::vector<std::int32_t> starts(setup_.model.document_attention ? tokens : 0);
     for (std::int64_t done = 0; done < train.batch_sequences; done += train.micro_batch_sequences) {
       const std::int64_t first = step * train.batch_sequences + done;
