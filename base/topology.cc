@@ -63,11 +63,6 @@ Topology Topology::from_host_names(std::span<const std::string> host_of_rank) {
   return Topology(std::move(node_of_rank));
 }
 
-int Topology::node(int rank) const {
-  check(rank >= 0 && rank < ranks(), "rank out of range");
-  return node_of_rank_[static_cast<std::size_t>(rank)];
-}
-
 std::span<const int> Topology::ranks_of_node(int node) const {
   check(node >= 0 && node < nodes(), "node out of range");
   return ranks_of_node_[static_cast<std::size_t>(node)];

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
+
 namespace cartesian {
 
 class Topology {
@@ -24,7 +26,10 @@ class Topology {
 
   int ranks() const { return static_cast<int>(node_of_rank_.size()); }
   int nodes() const { return static_cast<int>(ranks_of_node_.size()); }
-  int node(int rank) const;
+  int node(int rank) const {
+    check(rank >= 0 && rank < ranks(), "rank out of range");
+    return node_of_rank_[static_cast<std::size_t>(rank)];
+  }
   /// Ascending.
   std::span<const int> ranks_of_node(int node) const;
   /// Position of `rank` in ranks_of_node(node(rank)).

@@ -5,12 +5,15 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <ctime>
+#include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/random.h"
 #include "planner/plan_report.h"
 #include "planner/synthetic_trace.h"
+#include "planner/traffic.h"
 
 namespace cartesian::bench {
 namespace {
@@ -21,6 +24,7 @@ struct Options {
   std::vector<int> nodes{2, 4, 8, 16};
   int random_placements = 8;
   int layers = 60;
+  std::vector<std::string> timed{"balance", "replan", "large"};
   PlanOptions plan;
 };
 
@@ -78,36 +82,82 @@ void compare(const RoutingTrace& planned_on, const RoutingTrace& trace, int node
       best_home.rank_imbalance, seconds);
 }
 
-/// How long the largest models take, on one core.
+RoutingTrace large_trace(int layers, std::int64_t tokens, std::uint64_t seed) {
+  return make_synthetic_trace({.layers = layers,
+                               .experts = 256,
+                               .choices = 8,
+                               .tokens = tokens,
+                               .cluster = 16,
+                               .strength = 0.6,
+                               .skew = 0.3},
+                              seed);
+}
+
+/// Of the processor, which others may share: what the work takes on a core of its own.
+template <class Work>
+double seconds_of(const Work& work) {
+  const std::clock_t start = std::clock();
+  work();
+  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+}
+
+/// How long the largest models take on one core, and what ten times as long would find.
 void time_large(const Options& options) {
   const Cluster cluster = uniform_cluster(64, 8);
-  const SteadyClock clock;
-  const auto seconds = [&](const auto& work) {
-    const double start = clock.now().count();
-    work();
-    return clock.now().count() - start;
+  const RoutingTrace trace = large_trace(options.layers, 16384, 1);
+  const RoutingTrace other = large_trace(1, 16384, 2);
+  const auto copies = [&](const Placement& placement, const RoutingTrace& of) {
+    return count_traffic(layers_of(of)[0], 0, placement, cluster.topology,
+                         {.rule = PivotRule::oracle})
+        .copies_per_token();
   };
-  const RoutingTrace trace = make_synthetic_trace({.layers = options.layers,
-                                                   .experts = 256,
-                                                   .choices = 8,
-                                                   .tokens = 16384,
-                                                   .cluster = 16,
-                                                   .strength = 0.6,
-                                                   .skew = 0.3},
-                                                  1);
-  PlanOptions plan = options.plan;
-  Placement placement = Placement::linear(placement_shape(trace, 512), 512);
-  const double linear = evaluate_placement(trace, cluster, placement, plan).oracle;
-  const double took = seconds([&] { placement = plan_placement(trace, cluster, plan); });
-  const PlacementCosts costs = evaluate_placement(trace, cluster, placement, plan);
+  const Placement linear = Placement::linear(placement_shape(trace, 512), 512);
+  fmt::print("{} layers of 256 + 256 experts, top-8, 16,384 tokens a layer, 64 nodes of 8 ranks\n",
+             options.layers);
+  fmt::print("linear: {:.3f} copies per token in the first layer\n", copies(linear, trace));
+  for (const double times : {1.0, 10.0}) {
+    PlanOptions plan = options.plan;
+    plan.time_budget_s *= times;
+    Placement placement = linear;
+    const double took = seconds_of([&] { placement = plan_placement(trace, cluster, plan); });
+    fmt::print("budget {:.2f} s: took {:.2f} s, {:.3f} copies, {:.3f} of other tokens\n",
+               plan.time_budget_s, took, copies(placement, trace), copies(placement, other));
+  }
+}
+
+/// Balance only, of a model with one sub-layer.
+void time_balance() {
+  const Cluster cluster = uniform_cluster(64, 8);
+  const RoutingTrace trace = make_synthetic_trace(
+      {.layers = 60, .groups = 1, .experts = 256, .choices = 8, .tokens = 16384, .skew = 0.5}, 1);
+  double least = 1e9;
+  for (int i = 0; i < 5; ++i) {
+    least = std::min(least, seconds_of([&] { balanced_placement(trace, cluster, {.slots = 1}); }));
+  }
+  fmt::print("balance only, 60 layers of 256 experts on 512 ranks: {:.1f} ms\n", 1e3 * least);
+}
+
+/// A re-plan of one small layer, some of whose experts have changed topics.
+void time_replan() {
+  const Cluster small = uniform_cluster(8, 1);
+  const RoutingTrace before =
+      make_synthetic_trace({.experts = 32, .tokens = 16384, .cluster = 4, .skew = 0.3}, 1);
+  const RoutingTrace after = make_synthetic_trace(
+      {.experts = 32, .tokens = 16384, .cluster = 4, .skew = 0.3, .drift = 0.5}, 2);
+  const Placement running = plan_placement(before, small, {});
+  const PlanOptions warm{.time_budget_s = 0.002, .running = &running};
+  Placement placement = running;
+  double least = 1e9;
+  for (int i = 0; i < 5; ++i) {
+    least = std::min(least, seconds_of([&] { placement = plan_placement(after, small, warm); }));
+  }
+  const auto copies = [&](const Placement& of) {
+    return evaluate_placement(after, small, of, {}).oracle;
+  };
   fmt::print(
-      "{} layers of 256 + 256 experts, top-8, 16,384 tokens a layer, on 64 nodes of 8 ranks: "
-      "{:.2f} "
-      "s of {:.2f} s allowed; copies per token and layer {:.3f} (linear {:.3f}), load {:.3f}\n",
-      options.layers, took, plan.time_budget_s, costs.oracle / options.layers,
-      linear / options.layers, costs.rank_imbalance);
-  fmt::print("balance only: {:.1f} ms\n",
-             1e3 * seconds([&] { balanced_placement(trace, cluster, plan); }));
+      "re-plan of one layer of 32 + 32 experts on 8 nodes: {:.2f} ms; copies per token {:.3f} "
+      "before, {:.3f} after, {:.3f} if planned at leisure\n",
+      1e3 * least, copies(running), copies(placement), copies(plan_placement(after, small, {})));
 }
 
 int run(int argc, char** argv) {
@@ -116,6 +166,8 @@ int run(int argc, char** argv) {
   app.add_option("plan-trace", options.plan_trace,
                  "Routing trace to plan on; without, a large synthetic one is planned and timed");
   app.add_option("trace", options.trace, "Routing trace to evaluate on");
+  app.add_option("--timed", options.timed, "Without traces: what to time")
+      ->check(CLI::IsMember({"balance", "replan", "large"}));
   app.add_option("--layers", options.layers, "Of the large trace")->capture_default_str();
   app.add_option("--nodes", options.nodes, "Numbers of nodes, of one rank each")
       ->capture_default_str();
@@ -128,7 +180,9 @@ int run(int argc, char** argv) {
   app.add_option("--load-cap", options.plan.load_cap, "Over the mean")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (options.plan_trace.empty()) {
-    time_large(options);
+    for (const std::string& what : options.timed) {
+      what == "balance" ? time_balance() : what == "replan" ? time_replan() : time_large(options);
+    }
     return 0;
   }
   const auto files = make_posix_file_system();

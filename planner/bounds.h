@@ -5,12 +5,11 @@
 
 namespace cartesian {
 
-/// No assignment of experts to nodes with at most `slots` experts each costs less than this in
-/// `partition`'s trace and costs. Two bounds, of which the larger: every token with choices in a
-/// group visits one node for it, and at most one meeting is saved; and k choices visit at least k
-/// less the pairs of them that share a node, while of all pairs that tokens choose, an expert can
-/// share its node with slots - 1 others, at best those that it is chosen with most (a relaxation of
-/// maximum-weight b-matching).
-double least_cost(const Partition& partition, int slots);
+/// No assignment of experts to nodes with at most `slots` experts each costs all tokens less. Two
+/// bounds, of which the larger: every token with choices in a group visits one node for it, and at
+/// most one meeting is saved; and k choices visit at least k less the pairs of them that share a
+/// node, while of all pairs that tokens choose, an expert can share its node with slots - 1 others,
+/// at best those that it is chosen with most (a relaxation of maximum-weight b-matching).
+double least_cost(const CoActivation& all, const Partition::Costs& costs, int slots);
 
 }  // namespace cartesian

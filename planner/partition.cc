@@ -1,6 +1,7 @@
 #include "planner/partition.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "base/check.h"
 #include "base/index.h"
@@ -8,8 +9,12 @@
 namespace cartesian {
 
 Partition::Partition(const LayerTrace& layer, Costs costs)
+    : Partition(layer, std::move(costs), std::make_shared<CoActivation>(layer)) {}
+
+Partition::Partition(const LayerTrace& layer, Costs costs, std::shared_ptr<const CoActivation> all)
     : layer_(layer),
       costs_(std::move(costs)),
+      all_(std::move(all)),
       groups_(static_cast<int>(layer.groups.size())),
       nodes_(static_cast<int>(costs_.visit.size())),
       node_of_(as_index(std::int64_t{groups_} * layer.experts)),
@@ -23,17 +28,17 @@ Partition::Partition(const LayerTrace& layer, Costs costs)
       would_meet_(visited_.size()),
       node_visits_(as_index(nodes_)) {
   check(nodes_ >= 1 && (groups_ == 1 || groups_ == 2), "a partition is over nodes");
-  for (const LayerTrace::Group& group : layer_.groups) {
-    check(group.choices < 256, "a token's choices are counted in one byte");
+  check(all_->experts() == experts(), "all tokens choose of the same experts");
+  if (all_->tokens() > 0) {
+    share_ = static_cast<double>(layer.tokens) / static_cast<double>(all_->tokens());
   }
   std::int64_t choices = 0;
   for (const LayerTrace::Group& group : layer_.groups) {
+    check(group.choices < 256, "a token's choices are counted in one byte");
     choices += group.choices;
   }
   work_of_token_ = std::max<std::int64_t>(1, choices * choices / 16);
   index_tokens();
-  count_choosing();
-  count_together();
   assign(std::vector<int>(node_of_.size()));
 }
 
@@ -59,40 +64,6 @@ void Partition::index_tokens() {
   for_each_choice([&](std::size_t expert, std::int64_t token) {
     tokens_[as_index(next[expert]++)] = static_cast<std::int32_t>(token);
   });
-}
-
-void Partition::count_choosing() {
-  for (std::int64_t token = 0; token < layer_.tokens; ++token) {
-    int groups = 0;
-    for (int group = 0; group < groups_; ++group) {
-      const auto ids = choices(token, group);
-      groups += !ids.empty() && ids[0] >= 0 ? 1 : 0;
-    }
-    choosing_ += groups;
-    choosing_both_ += groups == 2 ? 1 : 0;
-  }
-}
-
-void Partition::count_together() {
-  const std::size_t count = node_of_.size();
-  together_.assign(count * count, 0);
-  std::vector<int> chosen;
-  for (std::int64_t token = 0; token < layer_.tokens; ++token) {
-    chosen.clear();
-    for (int group = 0; group < groups_; ++group) {
-      for (const std::int16_t id : choices(token, group)) {
-        if (id >= 0) {
-          chosen.push_back(number(group, id));
-        }
-      }
-    }
-    for (const int a : chosen) {
-      std::int32_t* row = together_.data() + as_index(a) * count;
-      for (const int b : chosen) {
-        ++row[b];
-      }
-    }
-  }
 }
 
 template <class Visit>
@@ -158,14 +129,18 @@ double Partition::cost() const {
   for (int node = 0; node < nodes_; ++node) {
     cost += costs_.visit[as_index(node)] * static_cast<double>(node_visits_[as_index(node)]);
   }
+  for (int expert = 0; expert < experts(); ++expert) {
+    cost += costs_.away_from(expert, node_of(expert));
+  }
   return cost;
 }
 
 double Partition::gain(int expert, int node) const {
-  const std::int64_t arrivals = load(expert) - visited_[cell(expert, node)];
+  const std::int64_t arrivals = tokens_choosing(expert) - visited_[cell(expert, node)];
   return costs_.visit[as_index(node_of(expert))] * alone_[as_index(expert)] -
          costs_.visit[as_index(node)] * static_cast<double>(arrivals) +
-         costs_.meet * (would_meet_[cell(expert, node)] - lost_[as_index(expert)]);
+         costs_.meet * (would_meet_[cell(expert, node)] - lost_[as_index(expert)]) +
+         costs_.away_from(expert, node_of(expert)) - costs_.away_from(expert, node);
 }
 
 void Partition::move(int expert, int to) {
@@ -173,7 +148,7 @@ void Partition::move(int expert, int to) {
   if (from == to) {
     return;
   }
-  work_ += load(expert) * work_of_token_;
+  work_ += tokens_choosing(expert) * work_of_token_;
   for (std::int64_t i = first_token_[as_index(expert)]; i < first_token_[as_index(expert) + 1];
        ++i) {
     move_in_token(tokens_[as_index(i)], expert, to);
@@ -253,6 +228,73 @@ void Partition::add_meeting(std::int64_t token, int sign) {
       }
     }
   }
+}
+
+namespace {
+
+/// Over at most 64 nodes that all cost the same to visit: sets of nodes are bits of words.
+double cost_by_words(const LayerTrace& layer, const Partition::Costs& costs,
+                     std::span<const int> node_of) {
+  std::vector<std::uint64_t> bit{0};  // of no expert, then of each
+  for (const int node : node_of) {
+    bit.push_back(std::uint64_t{1} << node);
+  }
+  const auto visited = [&](std::size_t group, std::int64_t token) {
+    const std::uint64_t* of = bit.data() + (group == 1 ? layer.experts : 0);
+    std::uint64_t nodes = 0;
+    for (const std::int16_t id : layer.groups[group].of(token)) {
+      nodes |= id < 0 ? 0 : of[id + 1];
+    }
+    return nodes;
+  };
+  std::int64_t visits = 0;
+  std::int64_t meetings = 0;
+  for (std::int64_t token = 0; token < layer.tokens; ++token) {
+    const std::uint64_t a = visited(0, token);
+    const std::uint64_t b = layer.groups.size() == 2 ? visited(1, token) : 0;
+    visits += std::popcount(a) + std::popcount(b);
+    meetings += (a & b) != 0 ? 1 : 0;
+  }
+  return costs.visit[0] * static_cast<double>(visits) - costs.meet * static_cast<double>(meetings);
+}
+
+double cost_by_lists(const LayerTrace& layer, const Partition::Costs& costs,
+                     std::span<const int> node_of) {
+  const std::size_t nodes = costs.visit.size();
+  std::vector<std::int64_t> last(layer.groups.size() * nodes, -1);  // token that visited
+  double cost = 0;
+  for (std::int64_t token = 0; token < layer.tokens; ++token) {
+    bool meets = false;
+    for (std::size_t group = 0; group < layer.groups.size(); ++group) {
+      for (const std::int16_t id : layer.groups[group].of(token)) {
+        if (id < 0) {
+          break;
+        }
+        const auto node = as_index(node_of[group * as_index(layer.experts) + as_index(id)]);
+        if (last[group * nodes + node] != token) {
+          last[group * nodes + node] = token;
+          cost += costs.visit[node];
+          meets = meets || (group == 1 && last[node] == token);
+        }
+      }
+    }
+    cost -= meets ? costs.meet : 0;
+  }
+  return cost;
+}
+
+}  // namespace
+
+double assignment_cost(const LayerTrace& layer, const Partition::Costs& costs,
+                       std::span<const int> node_of) {
+  const bool alike =
+      std::ranges::all_of(costs.visit, [&](double visit) { return visit == costs.visit.front(); });
+  double cost = alike && costs.visit.size() <= 64 ? cost_by_words(layer, costs, node_of)
+                                                  : cost_by_lists(layer, costs, node_of);
+  for (std::size_t expert = 0; expert < node_of.size(); ++expert) {
+    cost += costs.away_from(static_cast<int>(expert), node_of[expert]);
+  }
+  return cost;
 }
 
 Partition::Costs visit_costs(const Topology& topology, Flow flow, std::size_t groups) {

@@ -6,15 +6,16 @@
 // uniform: sum of visit[n] over V_A and over V_B, less `meet` if some node is in both: such a node
 // can be the pivot, and B's copy to it is saved. With c = 1 - 1/M, the pivot flow has
 // visit = 1 + c and meet = 1, the home flow visit = 2c and meet = 0; a constant of one copy a
-// token, the pivot flow's gain, is left out.
+// token, the pivot flow's gain, is left out. An expert that is not where it was costs `away`.
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/index.h"
 #include "base/itinerary.h"
-#include "planner/layer_trace.h"
+#include "planner/co_activation.h"
 
 namespace cartesian {
 
@@ -24,35 +25,37 @@ class Partition {
   struct Costs {
     std::vector<double> visit;  ///< [nodes]
     double meet = 0;
+    /// Of an expert that is not where it was, [experts] nodes; empty: nowhere.
+    double away = 0;
+    std::vector<int> was = {};
+    double away_from(int expert, int node) const {
+      return was.empty() || was[as_index(expert)] == node ? 0 : away;
+    }
   };
 
-  /// Every expert on node 0. `layer` must outlive this.
+  /// Every expert on node 0. `layer` must outlive this. It may be a sample of the tokens that
+  /// `all` has counted, by which loads then go.
+  Partition(const LayerTrace& layer, Costs costs, std::shared_ptr<const CoActivation> all);
   Partition(const LayerTrace& layer, Costs costs);
 
   int experts() const { return static_cast<int>(node_of_.size()); }
   int nodes() const { return nodes_; }
   int node_of(int expert) const { return node_of_[as_index(expert)]; }
   const std::vector<int>& assignment() const { return node_of_; }
-  /// Tokens' choices of an expert.
-  std::int64_t load(int expert) const {
-    return first_token_[as_index(expert) + 1] - first_token_[as_index(expert)];
-  }
+  /// Tokens' choices of an expert, of all tokens.
+  std::int64_t load(int expert) const { return all_->load(expert); }
   std::int64_t node_load(int node) const { return node_load_[as_index(node)]; }
   int node_size(int node) const { return node_size_[as_index(node)]; }
 
-  /// Of all tokens.
+  /// Of the layer's tokens.
   double cost() const;
   /// By how much moving an expert to another node would lower the cost.
   double gain(int expert, int node) const;
   void move(int expert, int node);
   void assign(std::span<const int> nodes);
-  /// Tokens that choose both of two experts.
-  std::int64_t together(int a, int b) const {
-    return together_[as_index(a) * as_index(experts()) + as_index(b)];
-  }
-  /// (token, group) pairs with choices, and tokens with choices in both groups.
-  std::int64_t choosing() const { return choosing_; }
-  std::int64_t choosing_both() const { return choosing_both_; }
+  /// Tokens of the layer, not of all, that choose both of two experts; of a sample about.
+  double together(int a, int b) const { return share_ * static_cast<double>(all_->together(a, b)); }
+  const CoActivation& all() const { return *all_; }
   bool same_group(int a, int b) const { return group_of(a) == group_of(b); }
   const Costs& costs() const { return costs_; }
   /// Tokens that move() has gone through so far, those with many choices counted more than once:
@@ -75,8 +78,9 @@ class Partition {
     return layer_.groups[as_index(group)].of(token);
   }
   void index_tokens();
-  void count_choosing();
-  void count_together();
+  std::int64_t tokens_choosing(int expert) const {
+    return first_token_[as_index(expert) + 1] - first_token_[as_index(expert)];
+  }
   void move_in_token(std::int64_t token, int expert, int to);
   /// The group's experts of a token come to a node that had none of them, or leave it.
   void add_presence(std::int64_t token, int group, int node, int sign);
@@ -88,18 +92,17 @@ class Partition {
 
   const LayerTrace& layer_;
   Costs costs_;
+  std::shared_ptr<const CoActivation> all_;
+  double share_ = 1;  // of all tokens that are the layer's
   int groups_;
   int nodes_;
   std::int64_t work_ = 0;
   std::int64_t work_of_token_ = 1;  // of one with many choices, over that of one with two and two
-  std::int64_t choosing_ = 0;
-  std::int64_t choosing_both_ = 0;
-  std::vector<int> node_of_;               // [experts]
+  std::vector<int> node_of_;        // [experts]
   std::vector<std::int64_t> node_load_;    // [nodes]
   std::vector<int> node_size_;             // [nodes] experts
   std::vector<std::int64_t> first_token_;  // [experts + 1] into tokens_
   std::vector<std::int32_t> tokens_;       // of each expert, ascending
-  std::vector<std::int32_t> together_;     // [experts][experts]
   std::vector<std::uint8_t> counts_;       // [tokens][groups][nodes] of a token's experts
   std::vector<std::uint16_t> meetings_;    // [tokens] nodes in both V_A and V_B
   // What gain() is made of, in tokens that choose the expert:
@@ -111,6 +114,10 @@ class Partition {
   std::int64_t visits_meeting_ = 0;        // tokens with a meeting
   std::vector<std::int64_t> node_visits_;  // [nodes] (token, group) pairs that visit
 };
+
+/// The same cost from its definition, of any tokens: [experts] nodes.
+double assignment_cost(const LayerTrace& layer, const Partition::Costs& costs,
+                       std::span<const int> node_of);
 
 /// The costs of a flow (`flat` as `home`) in layers with so many groups, over homes in proportion
 /// to the nodes' ranks.

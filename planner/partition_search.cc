@@ -7,7 +7,7 @@
 
 #include "base/check.h"
 #include "base/index.h"
-#include "base/random.h"
+#include "planner/dice.h"
 
 namespace cartesian {
 
@@ -15,19 +15,6 @@ namespace {
 
 constexpr double kLeastGain = 1e-9;
 constexpr int kTried = 2;  // candidates for each expert that are tried exactly
-
-/// A stream of random numbers.
-class Dice {
- public:
-  explicit Dice(std::uint64_t seed) : key_(random_key(seed, "partition search")) {}
-  int below(int count) {
-    return static_cast<int>(random_bits(key_, next_++) % static_cast<std::uint64_t>(count));
-  }
-
- private:
-  std::uint64_t key_;
-  std::uint64_t next_ = 0;
-};
 
 class Search {
  public:
@@ -42,7 +29,7 @@ class Search {
   bool pass(std::int64_t end_of_work) {
     std::vector<int> order(as_index(partition_.experts()));
     std::iota(order.begin(), order.end(), 0);
-    shuffle(order);
+    dice_.shuffle(order);
     bool better = false;
     for (const int expert : order) {
       if (partition_.work() >= end_of_work) {
@@ -86,12 +73,6 @@ class Search {
     int node = -1;
   };
 
-  void shuffle(std::vector<int>& order) {
-    for (std::size_t i = order.size(); i > 1; --i) {
-      std::swap(order[i - 1], order[as_index(dice_.below(static_cast<int>(i)))]);
-    }
-  }
-
   /// Whether `expert` may go to `node` while `back` (or nothing, if negative) comes from there.
   bool fits(int expert, int node, int back) const {
     const int from = partition_.node_of(expert);
@@ -134,10 +115,10 @@ class Search {
     const int from = partition_.node_of(expert);
     double best = fits(expert, node, -1) ? alone : -std::numeric_limits<double>::infinity();
     for (const int other : members_[as_index(node)]) {
-      const double together = partition_.same_group(expert, other)
-                                  ? partition_.costs().visit[as_index(node)] *
-                                        static_cast<double>(partition_.together(expert, other))
-                                  : 0;
+      const double together =
+          partition_.same_group(expert, other)
+              ? partition_.costs().visit[as_index(node)] * partition_.together(expert, other)
+              : 0;
       const double gain = alone + partition_.gain(other, from) - together;
       if (gain > best && fits(expert, node, other)) {
         best = gain;
@@ -216,25 +197,43 @@ void consider(const Partition& partition, const NodeLimits& limits, int expert, 
   }
 }
 
-Relief cheapest_relief(const Partition& partition, const NodeLimits& limits) {
+/// Of one node's experts.
+Relief cheapest_relief(const Partition& partition, const NodeLimits& limits, int node) {
   Relief best;
   for (int expert = 0; expert < partition.experts(); ++expert) {
-    const int from = partition.node_of(expert);
-    if (static_cast<double>(partition.node_load(from)) <= limits.load[as_index(from)]) {
+    if (partition.node_of(expert) != node) {
       continue;
     }
     for (int back = 0; back < partition.experts(); ++back) {
-      if (partition.node_of(back) != from) {
+      if (partition.node_of(back) != node) {
         consider(partition, limits, expert, partition.node_of(back), back, best);
       }
     }
     for (int to = 0; to < partition.nodes(); ++to) {
-      if (to != from && partition.node_size(to) < limits.slots[as_index(to)]) {
+      if (to != node && partition.node_size(to) < limits.slots[as_index(to)]) {
         consider(partition, limits, expert, to, -1, best);
       }
     }
   }
   return best;
+}
+
+/// Of the most overloaded node whose overload can be lowered.
+Relief cheapest_relief(const Partition& partition, const NodeLimits& limits) {
+  std::vector<std::pair<double, int>> overloaded;
+  for (int node = 0; node < partition.nodes(); ++node) {
+    const double over = overload_of(limits, node, static_cast<double>(partition.node_load(node)));
+    if (over > 0) {
+      overloaded.emplace_back(-over, node);
+    }
+  }
+  std::ranges::sort(overloaded);
+  for (const auto& [over, node] : overloaded) {
+    if (const Relief relief = cheapest_relief(partition, limits, node); relief.expert >= 0) {
+      return relief;
+    }
+  }
+  return {};
 }
 
 }  // namespace

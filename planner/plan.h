@@ -20,6 +20,12 @@ struct PlanOptions {
   std::uint64_t seed = 1;
   double time_budget_s = 2;  ///< of one thread; counted in work, and so the same on any machine
   int threads = 1;
+
+  /// Where experts are while training runs, and the steps within which moving them must pay back;
+  /// or nullptr. Labels stay as they are, and of two plans as good the one that moves less is
+  /// taken.
+  const Placement* running = nullptr;
+  double horizon_steps = 1000;
 };
 
 /// Slots of a rank that options ask for. Throws ConfigError, saying how many would do, if these do
@@ -28,17 +34,23 @@ int slots_per_rank(const PlacementShape& shape, const PlanOptions& options);
 
 /// Bytes of an expert with its gradient and two moments, float32.
 double expert_bytes(const RoutingTrace& trace);
+/// Bytes of it that move with it: all but the gradient.
+double moving_bytes(const RoutingTrace& trace);
+/// Bytes of one number of a row that travels.
+double row_element_bytes(const RoutingTrace& trace);
+/// Of training, that replicas and moves must pay in: the option's, or else the trace's.
+double tokens_per_step(const RoutingTrace& trace, const PlanOptions& options);
 
 /// Every expert once, and on up to 64 nodes in slots that are left over the replicas that save most
 /// copies: each at least the bytes of its gradients' sum, 12 d D in bfloat16 against 4 d a copy and
 /// direction. Throws ConfigError, saying how much is missing, if a rank's memory does not hold its
-/// slots, or if redundancy is asked for on more nodes. With the pivot flow the placement has pivot
-/// scores. Where slots cannot keep a layer's load within the cap, it is at most 0.05 of the mean
-/// above that of balanced_placement().
+/// slots, if redundancy is asked for on more nodes, or if options.running has another shape. With
+/// the pivot flow the placement has pivot scores. Where slots cannot keep a layer's load within the
+/// cap, it is at most 0.05 of the mean above that of balanced_placement().
 Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
                          const PlanOptions& options);
 
-/// Evens out load only: what EPLB does with as many slots as experts.
+/// Evens out load only, by EPLB's method: replicas in all slots that are left, too.
 Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
                              const PlanOptions& options);
 

@@ -32,7 +32,7 @@ PlacementCosts evaluate_layer(const RoutingTrace& trace, const LayerTrace& layer
   const Traffic& planned = options.flow == Flow::pivot ? pivot : home;
   const RowSizes sizes{.hidden = static_cast<double>(trace.hidden),
                        .expert_width = static_cast<double>(trace.expert_width),
-                       .element_bytes = trace.dtype == "bfloat16" ? 2.0 : 4.0,
+                       .element_bytes = row_element_bytes(trace),
                        .experts = static_cast<double>(trace.experts)};
   const double row_bytes = sizes.hidden * sizes.element_bytes;
   const double tokens = std::max(1.0, planned.tokens);
@@ -42,9 +42,7 @@ PlacementCosts evaluate_layer(const RoutingTrace& trace, const LayerTrace& layer
   }
   costs.worst_card = worst_card(planned);
   costs.rank_imbalance = rank_imbalance(planned);
-  const auto step =
-      static_cast<double>(trace.tokens_per_step > 0 ? trace.tokens_per_step : trace.tokens);
-  costs.time = predict_step(planned, step, cluster, sizes);
+  costs.time = predict_step(planned, tokens_per_step(trace, options), cluster, sizes);
   return costs;
 }
 
@@ -108,13 +106,12 @@ double least_copies(const RoutingTrace& trace, const Cluster& cluster, const Pla
   std::vector<double> least(layers.size());
   for_each_on_threads(layers.size(), options.threads, [&](std::size_t index) {
     const LayerTrace& layer = layers[index];
-    const Partition partition(layer,
-                              visit_costs(cluster.topology, options.flow, layer.groups.size()));
+    const CoActivation all(layer);
+    const Partition::Costs costs = visit_costs(cluster.topology, options.flow, layer.groups.size());
     const auto tokens = static_cast<double>(std::max<std::int64_t>(1, layer.tokens));
     // What the costs leave out: the copy that a pivot saves of every token.
-    const double saved =
-        partition.costs().meet * static_cast<double>(partition.choosing_both()) / tokens;
-    least[index] = std::max(0.0, least_cost(partition, slots * most_ranks) / tokens - saved);
+    const double saved = costs.meet * static_cast<double>(all.choosing_both()) / tokens;
+    least[index] = std::max(0.0, least_cost(all, costs, slots * most_ranks) / tokens - saved);
   });
   double sum = 0;
   for (const double layer : least) {

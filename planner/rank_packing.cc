@@ -4,88 +4,137 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/index.h"
 
 namespace cartesian {
 
 namespace {
 
-/// The swap, with an item of a rank that is less loaded or a free slot there, after which the
-/// larger of the two loads is smallest. False if none is smaller than `most`'s load.
-bool relieve(std::span<const std::int64_t> loads, int slots, std::vector<int>& rank_of,
-             std::vector<std::int64_t>& rank_load, std::vector<int>& sizes) {
-  const auto most = std::ranges::max_element(rank_load) - rank_load.begin();
-  std::int64_t best = rank_load[static_cast<std::size_t>(most)];
-  std::size_t given = loads.size();
-  std::size_t taken = loads.size();
-  int to = -1;
-  for (std::size_t i = 0; i < loads.size(); ++i) {
-    if (rank_of[i] != most) {
-      continue;
-    }
-    const auto consider = [&](int rank, std::size_t back, std::int64_t back_load) {
-      const std::int64_t more = loads[i] - back_load;
-      const std::int64_t larger = std::max(rank_load[static_cast<std::size_t>(most)] - more,
-                                           rank_load[static_cast<std::size_t>(rank)] + more);
-      if (larger < best) {
-        best = larger;
-        given = i;
-        taken = back;
-        to = rank;
-      }
-    };
-    for (std::size_t j = 0; j < loads.size(); ++j) {
-      if (rank_of[j] != most) {
-        consider(rank_of[j], j, loads[j]);
+class Packing {
+ public:
+  Packing(std::span<const Slot> node, const RankPackingOptions& options)
+      : node_(node),
+        options_(options),
+        rank_of_(node.size(), -1),
+        load_(as_index(options.ranks)),
+        size_(as_index(options.ranks)) {}
+
+  RankPacking pack() {
+    for (std::size_t i = 0; i < options_.was.size(); ++i) {
+      const int rank = options_.was[i];
+      if (rank >= 0 && has_slot(rank) && !holds(rank, node_[i].expert)) {
+        put(i, rank);
       }
     }
-    for (std::size_t rank = 0; rank < sizes.size(); ++rank) {
-      if (static_cast<std::ptrdiff_t>(rank) != most && sizes[rank] < slots) {
-        consider(static_cast<int>(rank), loads.size(), 0);
+    std::vector<std::size_t> order(node_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t i) { return node_[i].load; });
+    for (const std::size_t i : order) {
+      if (rank_of_[i] < 0) {
+        place(i);
       }
     }
+    while (static_cast<double>(load_[most_loaded()]) > options_.enough && relieve()) {
+    }
+    return {std::move(rank_of_), load_[most_loaded()]};
   }
-  if (to < 0) {
+
+ private:
+  bool has_slot(int rank) const { return size_[as_index(rank)] < options_.slots; }
+  /// Whether a slot other than `beside` has the expert there.
+  bool holds(int rank, int expert, std::size_t beside = std::size_t(-1)) const {
+    for (std::size_t i = 0; i < node_.size(); ++i) {
+      if (i != beside && rank_of_[i] == rank && node_[i].expert == expert) {
+        return true;
+      }
+    }
     return false;
   }
-  const auto put = [&](std::size_t item, int rank) {
-    rank_load[static_cast<std::size_t>(rank_of[item])] -= loads[item];
-    --sizes[static_cast<std::size_t>(rank_of[item])];
-    rank_of[item] = rank;
-    rank_load[static_cast<std::size_t>(rank)] += loads[item];
-    ++sizes[static_cast<std::size_t>(rank)];
-  };
-  put(given, to);
-  if (taken < loads.size()) {
-    put(taken, static_cast<int>(most));
+  std::size_t most_loaded() const {
+    return static_cast<std::size_t>(std::ranges::max_element(load_) - load_.begin());
   }
-  return true;
-}
 
-}  // namespace
+  void put(std::size_t i, int rank) {
+    if (rank_of_[i] >= 0) {
+      load_[as_index(rank_of_[i])] -= node_[i].load;
+      --size_[as_index(rank_of_[i])];
+    }
+    rank_of_[i] = rank;
+    load_[as_index(rank)] += node_[i].load;
+    ++size_[as_index(rank)];
+  }
 
-std::vector<int> pack_ranks(std::span<const std::int64_t> loads, int ranks, int slots) {
-  check(loads.size() <= static_cast<std::size_t>(ranks) * static_cast<std::size_t>(slots),
-        "the experts of a node fit its slots");
-  std::vector<std::size_t> order(loads.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t i) { return loads[i]; });
-  std::vector<int> rank_of(loads.size());
-  std::vector<std::int64_t> rank_load(static_cast<std::size_t>(ranks));
-  std::vector<int> sizes(static_cast<std::size_t>(ranks));
-  for (const std::size_t item : order) {
-    std::size_t best = rank_load.size();
-    for (std::size_t rank = 0; rank < rank_load.size(); ++rank) {
-      if (sizes[rank] < slots && (best == rank_load.size() || rank_load[rank] < rank_load[best])) {
+  void place(std::size_t i) {
+    int best = -1;
+    for (int rank = 0; rank < options_.ranks; ++rank) {
+      if (has_slot(rank) && (best < 0 || load_[as_index(rank)] < load_[as_index(best)]) &&
+          !holds(rank, node_[i].expert)) {
         best = rank;
       }
     }
-    rank_of[item] = static_cast<int>(best);
-    rank_load[best] += loads[item];
-    ++sizes[best];
+    if (best >= 0) {
+      put(i, best);
+    }
   }
-  while (relieve(loads, slots, rank_of, rank_load, sizes)) {
+
+  /// The swap of one of the most loaded rank's experts, with one of another rank or a free slot
+  /// there, after which the larger of the two loads is smallest. False if that is no less.
+  bool relieve() {
+    const auto most = static_cast<int>(most_loaded());
+    std::int64_t best = load_[as_index(most)];
+    std::size_t given = node_.size();
+    std::size_t taken = node_.size();
+    int to = -1;
+    for (std::size_t i = 0; i < node_.size(); ++i) {
+      if (rank_of_[i] != most) {
+        continue;
+      }
+      const auto consider = [&](int rank, std::size_t back, std::int64_t back_load) {
+        const std::int64_t more = node_[i].load - back_load;
+        const std::int64_t larger =
+            std::max(load_[as_index(most)] - more, load_[as_index(rank)] + more);
+        if (larger < best && !holds(rank, node_[i].expert, back) &&
+            (back == node_.size() || !holds(most, node_[back].expert, i))) {
+          best = larger;
+          given = i;
+          taken = back;
+          to = rank;
+        }
+      };
+      for (std::size_t j = 0; j < node_.size(); ++j) {
+        if (rank_of_[j] >= 0 && rank_of_[j] != most) {
+          consider(rank_of_[j], j, node_[j].load);
+        }
+      }
+      for (int rank = 0; rank < options_.ranks; ++rank) {
+        if (rank != most && has_slot(rank)) {
+          consider(rank, node_.size(), 0);
+        }
+      }
+    }
+    if (to < 0) {
+      return false;
+    }
+    put(given, to);
+    if (taken < node_.size()) {
+      put(taken, most);
+    }
+    return true;
   }
-  return rank_of;
+
+  std::span<const Slot> node_;
+  const RankPackingOptions& options_;
+  std::vector<int> rank_of_;        // [slots of the node]
+  std::vector<std::int64_t> load_;  // [ranks]
+  std::vector<int> size_;           // [ranks]
+};
+
+}  // namespace
+
+RankPacking pack_ranks(std::span<const Slot> node, const RankPackingOptions& options) {
+  check(node.size() <= as_index(std::int64_t{options.ranks} * options.slots),
+        "the experts of a node fit its slots");
+  return Packing(node, options).pack();
 }
 
 }  // namespace cartesian

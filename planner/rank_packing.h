@@ -6,10 +6,24 @@
 #include <span>
 #include <vector>
 
+#include "planner/balance.h"
+
 namespace cartesian {
 
-/// [items]: which of `ranks` ranks, 0 to ranks - 1. Heaviest first to the least loaded rank with a
-/// free slot, then swaps while they lower the most loaded rank. REQUIRES: items fit the slots.
-std::vector<int> pack_ranks(std::span<const std::int64_t> loads, int ranks, int slots);
+struct RankPacking {
+  std::vector<int> rank_of;    ///< [slots] 0 to ranks - 1; -1: no rank is left without its expert
+  std::int64_t most_load = 0;  ///< of a rank
+};
+
+struct RankPackingOptions {
+  int ranks = 1;
+  int slots = 1;             ///< of a rank
+  std::span<const int> was;  ///< [slots] rank that would rather be kept, or -1; may be empty
+  double enough = 0;         ///< load of a rank that need not be lowered
+};
+
+/// Heaviest first to the least loaded rank with a free slot and no replica of the same expert, then
+/// swaps while they lower the most loaded rank. REQUIRES: the node's slots fit its ranks'.
+RankPacking pack_ranks(std::span<const Slot> node, const RankPackingOptions& options);
 
 }  // namespace cartesian

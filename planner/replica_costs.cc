@@ -29,27 +29,27 @@ NodeSet pick(NodeSet nodes, std::int64_t token, int expert) {
 }  // namespace
 
 ReplicaCosts::ReplicaCosts(const LayerTrace& layer, const Topology& topology,
-                           const NodeLimits& limits, const Partition& partition,
-                           const Options& options)
+                           const NodeLimits& limits, std::span<const std::int64_t> loads,
+                           std::vector<NodeSet> nodes_of, Options options)
     : layer_(layer),
       topology_(topology),
       limits_(limits),
-      options_(options),
-      load_(static_cast<std::size_t>(partition.experts())),
+      options_(std::move(options)),
+      nodes_of_(std::move(nodes_of)),
+      load_(loads.begin(), loads.end()),
       node_size_(limits.slots.size()),
       node_load_(limits.slots.size()),
       samples_of_(load_.size()) {
   check(topology.nodes() <= kMostReplicaNodes, "replicas are searched on few nodes");
+  check(nodes_of_.size() == load_.size(), "every expert has its nodes and its load");
   for (int node = 0; node < topology.nodes(); ++node) {
     home_share_.push_back(static_cast<double>(topology.ranks_of_node(node).size()) /
                           topology.ranks());
+    for (const NodeSet nodes : nodes_of_) {
+      node_size_[as_index(node)] += (nodes & node_bit(node)) != 0 ? 1 : 0;
+    }
   }
-  for (int expert = 0; expert < partition.experts(); ++expert) {
-    nodes_of_.push_back(node_bit(partition.node_of(expert)));
-    ++node_size_[as_index(partition.node_of(expert))];
-    load_[as_index(expert)] = partition.load(expert);
-  }
-  const std::int64_t count = std::min(options.sample, layer.tokens);
+  const std::int64_t count = std::min(options_.sample, layer.tokens);
   std::vector<int> all;
   for (std::int64_t i = 0; i < count; ++i) {
     sampled_.push_back(i * layer.tokens / count);
@@ -64,6 +64,32 @@ ReplicaCosts::ReplicaCosts(const LayerTrace& layer, const Topology& topology,
     costs_.push_back(cost_of(sampled_.back()));
   }
   add_loads(all, 1);
+}
+
+double ReplicaCosts::price(int expert, NodeSet nodes) const {
+  double price = options_.replica * (std::popcount(nodes) - 1);
+  if (!options_.was.empty()) {
+    price += options_.away * std::popcount(nodes & ~options_.was[as_index(expert)]);
+  }
+  return price;
+}
+
+double ReplicaCosts::cost() const {
+  double cost = copies();
+  for (int expert = 0; expert < experts(); ++expert) {
+    cost += price(expert, nodes_of_[as_index(expert)]);
+  }
+  return cost;
+}
+
+bool ReplicaCosts::within_limits() const {
+  for (std::size_t node = 0; node < node_size_.size(); ++node) {
+    if (node_size_[node] > limits_.slots[node] ||
+        node_load_[node] > limits_.load[node] * (1 + kLoadSlack)) {
+      return false;
+    }
+  }
+  return true;
 }
 
 double ReplicaCosts::scale() const {
@@ -237,8 +263,9 @@ double ReplicaCosts::saving(int expert, int node) {
   for (const int i : samples_of_[as_index(expert)]) {
     saved += costs_[as_index(i)] - cost_of(sampled_[as_index(i)]);
   }
+  const double price = this->price(expert, nodes_of_[as_index(expert)]);
   nodes_of_[as_index(expert)] = before;
-  return saved * scale();
+  return saved * scale() - (price - this->price(expert, before));
 }
 
 bool ReplicaCosts::has_room(int expert, int node) const {
@@ -268,8 +295,13 @@ void ReplicaCosts::exchange(std::span<Change> changes) {
   }
 }
 
-bool ReplicaCosts::try_change(std::span<const Change> wanted, double least) {
+bool ReplicaCosts::try_change(std::span<const Change> wanted) {
   std::vector<Change> changes(wanted.begin(), wanted.end());
+  double price = 0;
+  for (const Change& change : wanted) {
+    price += this->price(change.expert, change.nodes) -
+             this->price(change.expert, nodes_of_[as_index(change.expert)]);
+  }
   const std::vector<int> samples = samples_of(changes);
   exchange(changes);
   std::vector<double> costs;
@@ -278,7 +310,7 @@ bool ReplicaCosts::try_change(std::span<const Change> wanted, double least) {
     costs.push_back(cost_of(sampled_[as_index(i)]));
     saved += costs_[as_index(i)] - costs.back();
   }
-  if (saved * scale() <= least + kLeastSaving) {
+  if (saved * scale() <= price + kLeastSaving) {
     exchange(changes);
     return false;
   }

@@ -23,18 +23,21 @@ class ReplicaCosts {
  public:
   struct Options {
     Flow flow = Flow::pivot;
-    std::int64_t sample = 4096;  ///< tokens that are looked at, spread over the trace
-    int homes = 8;               ///< of each token; with at least as many as nodes, all
+    std::int64_t sample = 4096;     ///< tokens that are looked at, spread over the trace
+    int homes = 8;                  ///< of each token; with at least as many as nodes, all
+    double replica = 0;             ///< what a replica costs, in copies of all the trace's tokens
+    double away = 0;                ///< what one costs where it was not before
+    std::vector<NodeSet> was = {};  ///< [experts] where they were; empty: anywhere
   };
   struct Change {
     int expert;
     NodeSet nodes;
   };
 
-  /// Every expert where `partition` has it, which says nothing later. `layer`, `topology` and
-  /// `limits` must outlive this. REQUIRES: at most kMostReplicaNodes nodes.
+  /// `loads`: [experts] choices in the whole trace; `nodes_of`: [experts] where each is. `layer`,
+  /// `topology` and `limits` must outlive this. REQUIRES: at most kMostReplicaNodes nodes.
   ReplicaCosts(const LayerTrace& layer, const Topology& topology, const NodeLimits& limits,
-               const Partition& partition, const Options& options);
+               std::span<const std::int64_t> loads, std::vector<NodeSet> nodes_of, Options options);
 
   int experts() const { return static_cast<int>(nodes_of_.size()); }
   int nodes() const { return topology_.nodes(); }
@@ -42,6 +45,10 @@ class ReplicaCosts {
   const std::vector<NodeSet>& nodes_of() const { return nodes_of_; }
   /// Copies of all the trace's tokens.
   double copies() const;
+  /// Copies, and what replicas and moves cost.
+  double cost() const;
+  /// Whether no node is over its slots or its load.
+  bool within_limits() const;
   /// Choices of an expert that its replica on a node serves, [experts][nodes], of the whole trace.
   std::vector<double> served() const;
   /// Tokens that were looked at so far: what a search has cost, on any machine.
@@ -50,13 +57,13 @@ class ReplicaCosts {
   /// The cost that changes are judged by is copies + smoothing * (rows - copies), rows being the
   /// copies if every choice had one of its own: 0 unless set.
   void set_smoothing(double smoothing);
-  /// What a replica more would save.
+  /// What a replica more would save: copies, less what it costs.
   double saving(int expert, int node);
   /// Whether the node has a free slot, and about enough load to spare.
   bool has_room(int expert, int node) const;
-  /// Makes the changes if they save more than `least` and no node's load rises above its limit, or
-  /// above what it was where that is more. Slots are the caller's.
-  bool try_change(std::span<const Change> wanted, double least);
+  /// Makes the changes if they save more than they cost and no node's load rises above its limit,
+  /// or above what it was where that is more. Slots are the caller's.
+  bool try_change(std::span<const Change> wanted);
 
  private:
   /// How a token with some home goes.
@@ -94,6 +101,8 @@ class ReplicaCosts {
   std::vector<int> samples_of(std::span<const Change> changes) const;
   void exchange(std::span<Change> changes);
   double scale() const;
+  /// What an expert's replicas cost.
+  double price(int expert, NodeSet nodes) const;
 
   const LayerTrace& layer_;
   const Topology& topology_;

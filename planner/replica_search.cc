@@ -1,28 +1,34 @@
 #include "planner/replica_search.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <optional>
 #include <queue>
 
 #include "base/index.h"
-#include "base/random.h"
+#include "planner/dice.h"
+#include "planner/graph_search.h"
+#include "planner/starts.h"
 
 namespace cartesian {
 
 namespace {
 
 constexpr double kSmoothing = 0.3;
+constexpr std::int64_t kFewestSampled = 256;
+constexpr std::int64_t kMostSampled = 8192;
 constexpr int kTournament = 4;  // experts that are compared by affinity before one is tried
 
 using Change = ReplicaCosts::Change;
 
 class ReplicaSearch {
  public:
-  ReplicaSearch(ReplicaCosts& costs, const Partition& partition, const ReplicaOptions& options)
-      : costs_(costs),
-        partition_(partition),
-        options_(options),
-        key_(random_key(options.seed, "replica search")) {}
+  ReplicaSearch(ReplicaCosts& costs, const CoActivation& all, std::uint64_t seed)
+      : costs_(costs), all_(all), dice_(seed) {}
 
   /// Until a whole round adds nothing.
   void fill() {
@@ -33,7 +39,7 @@ class ReplicaSearch {
   void exchange_slots(std::int64_t work) {
     const std::int64_t end = costs_.work() + work;
     for (std::int64_t tries = 0; costs_.work() < end && tries < work; ++tries) {
-      const int node = below(costs_.nodes());
+      const int node = dice_.below(costs_.nodes());
       const int out = pick(node, true);
       const int in = pick(node, false);
       if (out >= 0 && in >= 0) {
@@ -48,8 +54,7 @@ class ReplicaSearch {
       for (int node = 0; node < costs_.nodes(); ++node) {
         const NodeSet nodes = nodes_of(expert);
         if (holds(expert, node) && !std::has_single_bit(nodes)) {
-          costs_.try_change(std::array<Change, 1>{{{expert, nodes & ~node_bit(node)}}},
-                            -options_.least_saving);
+          costs_.try_change(std::array<Change, 1>{{{expert, nodes & ~node_bit(node)}}});
         }
       }
     }
@@ -65,9 +70,6 @@ class ReplicaSearch {
 
   NodeSet nodes_of(int expert) const { return costs_.nodes_of()[as_index(expert)]; }
   bool holds(int expert, int node) const { return (nodes_of(expert) & node_bit(node)) != 0; }
-  int below(int count) {
-    return static_cast<int>(random_bits(key_, next_++) % static_cast<std::uint64_t>(count));
-  }
 
   bool fill_once() {
     std::priority_queue<Candidate> queue;
@@ -80,7 +82,7 @@ class ReplicaSearch {
     }
     // Savings seldom grow as others come: what stays first after it is looked at again is the best.
     bool added = false;
-    while (!queue.empty() && queue.top().saving > options_.least_saving) {
+    while (!queue.empty() && queue.top().saving > 0) {
       Candidate candidate = queue.top();
       queue.pop();
       if (!costs_.has_room(candidate.expert, candidate.node)) {
@@ -89,9 +91,9 @@ class ReplicaSearch {
       candidate.saving = costs_.saving(candidate.expert, candidate.node);
       if (!queue.empty() && candidate.saving < queue.top().saving) {
         queue.push(candidate);
-      } else if (candidate.saving > options_.least_saving) {
+      } else if (candidate.saving > 0) {
         const NodeSet nodes = nodes_of(candidate.expert) | node_bit(candidate.node);
-        added = costs_.try_change(std::array<Change, 1>{{{candidate.expert, nodes}}}, 0) || added;
+        added = costs_.try_change(std::array<Change, 1>{{{candidate.expert, nodes}}}) || added;
       }
     }
     return added;
@@ -102,8 +104,8 @@ class ReplicaSearch {
     double sum = 0;
     for (int other = 0; other < costs_.experts(); ++other) {
       if (other != expert && holds(other, node)) {
-        const double weight = partition_.same_group(expert, other) ? 2 : partition_.costs().meet;
-        sum += weight * static_cast<double>(partition_.together(expert, other));
+        const double weight = all_.same_group(expert, other) ? 2 : 1;
+        sum += weight * static_cast<double>(all_.together(expert, other));
       }
     }
     return sum;
@@ -115,7 +117,7 @@ class ReplicaSearch {
     int best = -1;
     double most = 0;
     for (int i = 0; i < kTournament; ++i) {
-      const int expert = below(costs_.experts());
+      const int expert = dice_.below(costs_.experts());
       if (holds(expert, node) != held) {
         continue;
       }
@@ -132,34 +134,82 @@ class ReplicaSearch {
     const NodeSet of_out = nodes_of(out);
     const NodeSet of_in = nodes_of(in);
     const NodeSet others = of_in & ~of_out;  // nodes where `out` may go in exchange
-    if (!std::has_single_bit(of_out) && (others == 0 || below(2) == 0)) {
+    if (!std::has_single_bit(of_out) && (others == 0 || dice_.below(2) == 0)) {
       costs_.try_change(
-          std::array<Change, 2>{{{out, of_out & ~node_bit(node)}, {in, of_in | node_bit(node)}}},
-          0);
+          std::array<Change, 2>{{{out, of_out & ~node_bit(node)}, {in, of_in | node_bit(node)}}});
     } else if (others != 0) {
       NodeSet left = others;
-      for (int skip = below(std::popcount(others)); skip > 0; --skip) {
+      for (int skip = dice_.below(std::popcount(others)); skip > 0; --skip) {
         left &= left - 1;
       }
       const NodeSet other = left & (~left + 1);
-      costs_.try_change(std::array<Change, 2>{{{out, (of_out & ~node_bit(node)) | other},
-                                               {in, (of_in & ~other) | node_bit(node)}}},
-                        0);
+      costs_.try_change(std::array<Change, 2>{
+          {{out, (of_out & ~node_bit(node)) | other}, {in, (of_in & ~other) | node_bit(node)}}});
     }
   }
 
   ReplicaCosts& costs_;
-  const Partition& partition_;
-  const ReplicaOptions& options_;
-  std::uint64_t key_;
-  std::uint64_t next_ = 0;
+  const CoActivation& all_;
+  Dice dice_;
 };
+
+std::vector<NodeSet> one_each(const std::vector<int>& nodes) {
+  std::vector<NodeSet> sets;
+  for (const int node : nodes) {
+    sets.push_back(node_bit(node));
+  }
+  return sets;
+}
+
+/// All experts in every group of `size` neighbouring nodes; nothing if they do not fit.
+std::optional<std::vector<NodeSet>> cloned(const NodeLimits& limits, const CoActivation& all,
+                                           std::size_t size, std::uint64_t seed) {
+  const std::size_t nodes = limits.slots.size();
+  std::vector<NodeSet> sets(as_index(all.experts()));
+  for (std::size_t first = 0; first < nodes; first += size) {
+    const std::size_t last = first + 2 * size > nodes ? nodes : first + size;
+    NodeLimits group;
+    group.slots.assign(limits.slots.begin() + static_cast<std::ptrdiff_t>(first),
+                       limits.slots.begin() + static_cast<std::ptrdiff_t>(last));
+    if (std::reduce(group.slots.begin(), group.slots.end()) < all.experts()) {
+      return std::nullopt;
+    }
+    // The group serves its own tokens only: its share of the load that it may have of all.
+    for (std::size_t node = first; node < last; ++node) {
+      group.load.push_back(limits.load[node] * static_cast<double>(nodes) /
+                           static_cast<double>(last - first));
+    }
+    std::int64_t one_descent = 0;
+    const std::vector<int> within =
+        improve_pairs(all, {.same = 2, .cross = 1 / std::max(1.0, all.choices())}, group,
+                      balanced_start(all.loads(), group), seed, one_descent);
+    for (std::size_t expert = 0; expert < sets.size(); ++expert) {
+      sets[expert] |= node_bit(static_cast<int>(first) + within[expert]);
+    }
+    first = last - size;
+  }
+  return sets;
+}
+
+std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs) {
+  const std::vector<double> served = costs.served();
+  std::vector<std::vector<Slot>> slots(as_index(costs.nodes()));
+  for (std::size_t node = 0; node < slots.size(); ++node) {
+    for (int expert = 0; expert < costs.experts(); ++expert) {
+      if ((costs.nodes_of()[as_index(expert)] & node_bit(static_cast<int>(node))) != 0) {
+        slots[node].push_back(
+            {expert, std::llround(served[as_index(expert) * slots.size() + node])});
+      }
+    }
+  }
+  return slots;
+}
 
 }  // namespace
 
-void place_replicas(ReplicaCosts& costs, const Partition& partition,
-                    const ReplicaOptions& options) {
-  ReplicaSearch search(costs, partition, options);
+void place_replicas(ReplicaCosts& costs, const CoActivation& all,
+                    const ReplicaSearchOptions& options) {
+  ReplicaSearch search(costs, all, options.seed);
   const std::int64_t end = costs.work() + options.work;
   costs.set_smoothing(kSmoothing);
   search.fill();
@@ -167,6 +217,52 @@ void place_replicas(ReplicaCosts& costs, const Partition& partition,
   costs.set_smoothing(0);
   search.exchange_slots(end - costs.work());
   search.prune();
+}
+
+std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topology& topology,
+                                             const NodeLimits& limits, const CoActivation& all,
+                                             const std::vector<int>& nodes,
+                                             const ReplicaPlan& plan) {
+  // Every expert is tried on every node once before the first is added.
+  const auto choices = static_cast<double>(layer.groups.size()) * std::max(1.0, all.choices());
+  const auto sample = static_cast<std::int64_t>(static_cast<double>(plan.search.work) / 8 /
+                                                (choices * topology.nodes()));
+  const ReplicaCosts::Options options{.flow = plan.flow,
+                                      .sample = std::clamp(sample, kFewestSampled, kMostSampled),
+                                      .replica = plan.least_saving,
+                                      .away = plan.away,
+                                      .was = plan.running};
+  const auto costs_of = [&](std::vector<NodeSet> sets) {
+    return std::make_unique<ReplicaCosts>(layer, topology, limits, all.loads(), std::move(sets),
+                                          options);
+  };
+  std::vector<std::unique_ptr<ReplicaCosts>> starts;
+  starts.push_back(costs_of(one_each(nodes)));
+  std::unique_ptr<ReplicaCosts> clones;
+  for (std::size_t size = 1; 2 * size <= limits.slots.size(); size *= 2) {
+    if (auto sets = cloned(limits, all, size, plan.search.seed)) {
+      auto costs = costs_of(std::move(*sets));
+      if (costs->within_limits() && (!clones || costs->cost() < clones->cost())) {
+        clones = std::move(costs);
+      }
+    }
+  }
+  if (clones) {
+    starts.push_back(std::move(clones));
+  }
+  if (!plan.running.empty()) {
+    starts.push_back(costs_of(plan.running));
+  }
+  const ReplicaCosts* best = nullptr;
+  for (const auto& costs : starts) {
+    place_replicas(*costs, all,
+                   {.work = plan.search.work / static_cast<std::int64_t>(starts.size()),
+                    .seed = plan.search.seed});
+    if (best == nullptr || costs->cost() < best->cost()) {
+      best = costs.get();
+    }
+  }
+  return slots_of(*best);
 }
 
 }  // namespace cartesian

@@ -11,10 +11,11 @@ namespace cartesian {
 
 namespace {
 
-std::vector<int> heaviest_first(const Partition& loads) {
-  std::vector<int> order(as_index(loads.experts()));
+std::vector<int> heaviest_first(std::span<const std::int64_t> loads) {
+  std::vector<int> order(loads.size());
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, std::greater<>(), [&](int expert) { return loads.load(expert); });
+  std::ranges::stable_sort(order, std::greater<>(),
+                           [&](int expert) { return loads[as_index(expert)]; });
   return order;
 }
 
@@ -34,11 +35,11 @@ std::vector<int> linear_start(const LayerTrace& layer, const Topology& topology)
   return nodes;
 }
 
-std::vector<int> balanced_start(const Partition& loads, const NodeLimits& limits) {
+std::vector<int> balanced_start(std::span<const std::int64_t> loads, const NodeLimits& limits) {
   const std::size_t nodes = limits.slots.size();
   std::vector<double> load(nodes);
   std::vector<int> size(nodes);
-  std::vector<int> assignment(as_index(loads.experts()));
+  std::vector<int> assignment(loads.size());
   for (const int expert : heaviest_first(loads)) {
     std::size_t best = nodes;
     for (std::size_t node = 0; node < nodes; ++node) {
@@ -48,22 +49,23 @@ std::vector<int> balanced_start(const Partition& loads, const NodeLimits& limits
       }
     }
     check(best < nodes, "there are slots for all experts");
-    load[best] += static_cast<double>(loads.load(expert));
+    load[best] += static_cast<double>(loads[as_index(expert)]);
     ++size[best];
     assignment[as_index(expert)] = static_cast<int>(best);
   }
   return assignment;
 }
 
-std::vector<int> cluster_start(const Partition& partition, const NodeLimits& limits) {
-  const int experts = partition.experts();
+std::vector<int> cluster_start(const CoActivation& all, const Partition::Costs& costs,
+                               const NodeLimits& limits) {
+  const int experts = all.experts();
   const auto nodes = static_cast<int>(limits.slots.size());
   std::vector<int> assignment(as_index(experts), -1);
   std::vector<double> affinity(as_index(experts));
   // Slots of a node that others could not take anyway are left empty at the end.
   int left = experts;
   int slots_left = std::reduce(limits.slots.begin(), limits.slots.end());
-  const std::vector<int> order = heaviest_first(partition);
+  const std::vector<int> order = heaviest_first(all.loads());
   for (int node = 0; node < nodes; ++node) {
     const int slots = limits.slots[as_index(node)];
     slots_left -= slots;
@@ -74,24 +76,26 @@ std::vector<int> cluster_start(const Partition& partition, const NodeLimits& lim
     double load = 0;
     for (int taken = 0; taken < std::min(share, slots) && left > 0; ++taken, --left) {
       int best = -1;
+      int lightest = -1;
       for (const int expert : order) {
-        const bool fits = taken == 0 || load + static_cast<double>(partition.load(expert)) <=
-                                            limits.load[as_index(node)];
-        const bool better =
-            best < 0 || (fits && affinity[as_index(expert)] > affinity[as_index(best)]);
-        if (assignment[as_index(expert)] < 0 && better) {
+        if (assignment[as_index(expert)] >= 0) {
+          continue;
+        }
+        lightest = expert;
+        if (load + static_cast<double>(all.load(expert)) <= limits.load[as_index(node)] &&
+            (best < 0 || affinity[as_index(expert)] > affinity[as_index(best)])) {
           best = expert;
         }
       }
+      best = best >= 0 ? best : lightest;
       assignment[as_index(best)] = node;
-      load += static_cast<double>(partition.load(best));
+      load += static_cast<double>(all.load(best));
       for (int other = 0; other < experts; ++other) {
-        const double weight = partition.same_group(best, other)
-                                  ? partition.costs().visit[as_index(node)]
-                                  : partition.costs().meet;
+        const double weight =
+            all.same_group(best, other) ? costs.visit[as_index(node)] : costs.meet;
         affinity[as_index(other)] +=
-            weight * static_cast<double>(partition.together(best, other)) /
-            static_cast<double>(std::max<std::int64_t>(1, partition.load(other)));
+            weight * static_cast<double>(all.together(best, other)) /
+            static_cast<double>(std::max<std::int64_t>(1, all.load(other)));
       }
     }
   }

@@ -22,10 +22,12 @@ std::vector<int> spread(int experts) {
 }
 
 /// What the costs and the search start from.
-Partition spread_partition(const LayerTrace& layer, Flow flow) {
-  Partition partition(layer, visit_costs(four_nodes(), flow, layer.groups.size()));
-  partition.assign(spread(partition.experts()));
-  return partition;
+std::vector<NodeSet> spread_sets(const CoActivation& all) {
+  std::vector<NodeSet> sets;
+  for (const int node : spread(all.experts())) {
+    sets.push_back(node_bit(node));
+  }
+  return sets;
 }
 
 NodeLimits limits_of(const LayerTrace& layer, int slots, double cap) {
@@ -60,10 +62,11 @@ TEST_P(ReplicaSearchTest, CopiesAreThoseThatMessagesNeed) {
   const Topology topology = four_nodes();
   // Everywhere or in one place: no replica is chosen by a hash, so the copies are exactly those.
   const NodeLimits limits = limits_of(layer, 5, 10);
-  const Partition partition = spread_partition(layer, GetParam());
-  ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam(), .sample = 1000});
+  const CoActivation all(layer);
+  ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
+                      {.flow = GetParam(), .sample = 1000});
   EXPECT_NEAR(search.copies(), counted(trace, search.nodes_of(), GetParam()), 1e-6);
-  place_replicas(search, partition, {.work = 20000});
+  place_replicas(search, all, {.work = 20000});
   EXPECT_NEAR(search.copies(), counted(trace, search.nodes_of(), GetParam()),
               0.03 * search.copies());
 }
@@ -75,10 +78,11 @@ TEST_P(ReplicaSearchTest, MoreRoomMeansFewerCopies) {
   double before = 0;
   for (const int slots : {4, 5, 8, 16}) {
     const NodeLimits limits = limits_of(layer, slots, 10);
-    const Partition partition = spread_partition(layer, GetParam());
-    ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam()});
+    const CoActivation all(layer);
+    ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
+                        {.flow = GetParam()});
     const double alone = search.copies();
-    place_replicas(search, partition, {.work = 60000});
+    place_replicas(search, all, {.work = 60000});
     EXPECT_LE(search.copies(), alone);
     EXPECT_TRUE(slots == 4 || search.copies() < before)
         << slots << " slots: " << search.copies() << " after " << before;
@@ -105,9 +109,10 @@ TEST_P(ReplicaSearchTest, ReplicasMustPay) {
   const LayerTrace layer = layers_of(trace)[0];
   const Topology topology = four_nodes();
   const NodeLimits limits = limits_of(layer, 16, 10);
-  const Partition partition = spread_partition(layer, GetParam());
-  ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam()});
-  place_replicas(search, partition, {.least_saving = 1e9, .work = 1000});
+  const CoActivation all(layer);
+  ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
+                      {.flow = GetParam(), .replica = 1e9});
+  place_replicas(search, all, {.work = 1000});
   for (const NodeSet nodes : search.nodes_of()) {
     EXPECT_TRUE(std::has_single_bit(nodes));
   }
@@ -118,8 +123,8 @@ TEST_P(ReplicaSearchTest, LoadsStayWithinTheLimits) {
   const LayerTrace layer = layers_of(trace)[0];
   const Topology topology = four_nodes();
   const NodeLimits limits = limits_of(layer, 6, 1.3);
-  const Partition partition = spread_partition(layer, GetParam());
-  ReplicaCosts search(layer, topology, limits, partition, {.flow = GetParam()});
+  const CoActivation all(layer);
+  ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all), {.flow = GetParam()});
   const auto loads = [&] {
     const std::vector<double> served = search.served();
     std::vector<double> load(4);
@@ -129,7 +134,7 @@ TEST_P(ReplicaSearchTest, LoadsStayWithinTheLimits) {
     return load;
   };
   const std::vector<double> before = loads();
-  place_replicas(search, partition, {.work = 60000});
+  place_replicas(search, all, {.work = 60000});
   const std::vector<double> after = loads();
   for (std::size_t node = 0; node < 4; ++node) {
     EXPECT_LE(after[node], std::max(limits.load[node], before[node]) * (1 + 1e-6));
@@ -145,9 +150,9 @@ TEST(ReplicaSearchEdges, NoTokensAndOneSubLayer) {
     const LayerTrace layer = layers_of(trace)[0];
     const Topology topology = four_nodes();
     const NodeLimits limits = limits_of(layer, 8, 10);
-    const Partition partition = spread_partition(layer, Flow::pivot);
-    ReplicaCosts search(layer, topology, limits, partition, {});
-    place_replicas(search, partition, {.work = 1000});
+    const CoActivation all(layer);
+    ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all), {});
+    place_replicas(search, all, {.work = 1000});
     EXPECT_GE(search.copies(), 0);
   }
 }

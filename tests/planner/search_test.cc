@@ -110,12 +110,13 @@ TEST(SearchTest, FindsTheOptimumOfSmallCases) {
       Partition partition(layer, pivot_costs(nodes));
       const NodeLimits limits = limits_of(partition, 1.3);
       const Exhaustive all(layer, partition, limits);
-      partition.assign(balanced_start(partition, limits));
+      partition.assign(balanced_start(partition.all().loads(), limits));
       if (!repair(partition, limits)) {
         continue;
       }
       improve(partition, limits, {.seed = 1, .work = 400000});
-      EXPECT_LE(least_cost(partition, limits.slots[0]), all.least() + 1e-6);
+      EXPECT_LE(least_cost(partition.all(), partition.costs(), limits.slots[0]),
+                all.least() + 1e-6);
       EXPECT_NEAR(partition.cost(), all.least(), 1e-6) << nodes << " nodes, seed " << seed;
     }
   }
@@ -133,7 +134,7 @@ TEST(SearchTest, FindsPlantedClusters) {
   }
   partition.assign(planted);
   const double expected = partition.cost();
-  partition.assign(balanced_start(partition, limits));
+  partition.assign(balanced_start(partition.all().loads(), limits));
   improve(partition, limits, {.seed = 1, .work = 2000000});
   EXPECT_LE(partition.cost(), expected);
 }
@@ -162,7 +163,7 @@ TEST(SearchTest, OneNodeAndNoTokens) {
     const LayerTrace layer = layers_of(trace)[0];
     Partition partition(layer, pivot_costs(nodes));
     const NodeLimits limits = limits_of(partition, 1.1);
-    partition.assign(cluster_start(partition, limits));
+    partition.assign(cluster_start(partition.all(), partition.costs(), limits));
     improve(partition, limits, {.seed = 1, .work = 10000});
     EXPECT_EQ(partition.nodes(), nodes);
   }
