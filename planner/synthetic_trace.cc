@@ -7,14 +7,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/random.h"
 
 namespace cartesian {
 
 namespace {
-
-constexpr std::int64_t kHidden = 64;
-constexpr std::int64_t kExpertWidth = 128;
 
 void check_spec(const SyntheticTraceSpec& spec) {
   const auto share = [](double value) { return value >= 0 && value <= 1; };
@@ -27,6 +25,16 @@ void check_spec(const SyntheticTraceSpec& spec) {
         "a synthetic trace of {} layers, {} groups, {} experts in clusters of {}, {} choices and "
         "{} tokens cannot be",
         spec.layers, spec.groups, spec.experts, spec.cluster, spec.choices, spec.tokens));
+  }
+  const auto size = [](std::int64_t value) {
+    return value >= 1 && value <= std::numeric_limits<std::int32_t>::max();
+  };
+  if (!size(spec.hidden) || !size(spec.expert_width) || spec.tokens_per_step < 0 ||
+      (spec.dtype != "float32" && spec.dtype != "bfloat16")) {
+    throw ConfigError(fmt::format(
+        "a synthetic trace of a model with hidden size {}, experts {} wide and rows of {}, with {} "
+        "tokens a step, cannot be",
+        spec.hidden, spec.expert_width, quote(spec.dtype), spec.tokens_per_step));
   }
 }
 
@@ -41,8 +49,10 @@ class Generator {
     RoutingTrace trace;
     trace.tokens = spec_.tokens;
     trace.experts = spec_.experts;
-    trace.hidden = kHidden;
-    trace.expert_width = kExpertWidth;
+    trace.hidden = spec_.hidden;
+    trace.expert_width = spec_.expert_width;
+    trace.tokens_per_step = spec_.tokens_per_step;
+    trace.dtype = spec_.dtype;
     trace.model = "synthetic";
     for (int layer = 0; layer < spec_.layers; ++layer) {
       topic_.resize(static_cast<std::size_t>(spec_.tokens));

@@ -4,6 +4,7 @@
 // predictions of B that are wrong now and then.
 
 #include <cstdint>
+#include <string>
 
 #include "base/routing_trace.h"
 
@@ -23,6 +24,11 @@ struct SyntheticTraceSpec {
   double drift = 0;       ///< share of the experts that change topics from first to last token
   bool ragged = false;    ///< tokens make 1 to `choices` choices, as with top-p
   double prediction = 1;  ///< share of speculative choices that are right
+  /// What the trace says of its model and training.
+  std::int64_t hidden = 64;
+  std::int64_t expert_width = 128;
+  std::int64_t tokens_per_step = 0;  ///< 0: not known
+  std::string dtype = "float32";     ///< or "bfloat16"
 };
 
 /// The same for a seed on any machine. Throws ConfigError on a spec that cannot be.
