@@ -96,7 +96,8 @@ class Generator {
     const int count = spec_.ragged ? 1 + below(spec_.choices) : spec_.choices;
     std::vector<std::int16_t> chosen;
     while (static_cast<int>(chosen.size()) < count) {
-      const auto id = static_cast<std::int16_t>(draw(token));
+      const bool any_left = static_cast<int>(chosen.size()) < members();  // of the topic
+      const auto id = static_cast<std::int16_t>(draw(token, any_left));
       if (std::ranges::find(chosen, id) == chosen.end()) {
         chosen.push_back(id);
       }
@@ -104,13 +105,15 @@ class Generator {
     return chosen;
   }
 
-  int draw(std::int64_t token) {
+  int members() const { return std::max(1, spec_.experts / topics_); }
+
+  int draw(std::int64_t token, bool in_topic) {
     const double u = uniform();
     const auto liked = static_cast<int>(spec_.experts * (u + spec_.skew * (u * u - u)));
-    if (spec_.cluster == 0 || uniform() >= spec_.strength) {
+    if (spec_.cluster == 0 || !in_topic || uniform() >= spec_.strength) {
       return liked;
     }
-    const int member = liked % std::max(1, spec_.experts / topics_);
+    const int member = liked % members();
     int topic = topic_[static_cast<std::size_t>(token)];
     // Members change over to the next topic one after the other, as the text goes on.
     const double time = static_cast<double>(token) / static_cast<double>(spec_.tokens);

@@ -19,7 +19,8 @@ struct SyntheticTraceSpec {
   /// Experts of each group that a topic has; 0: no topics, all choices are independent. Which ones
   /// a topic has is scrambled: expert e belongs to topic e modulo the number of topics.
   int cluster = 0;
-  double strength = 0.8;  ///< share of the choices that stay in the token's topic
+  /// Share of the choices that stay in the token's topic, while it has experts left.
+  double strength = 0.8;
   double skew = 0;        ///< within [0, 1]: how much likelier the first experts are
   double drift = 0;       ///< share of the experts that change topics from first to last token
   bool ragged = false;    ///< tokens make 1 to `choices` choices, as with top-p
