@@ -7,8 +7,6 @@ namespace cartesian {
 
 namespace {
 
-constexpr double kBackward = 2;  // its products, over forward's
-
 double largest(const std::vector<double>& values) {
   return values.empty() ? 0 : *std::ranges::max_element(values);
 }
@@ -18,6 +16,17 @@ double sum(const std::vector<double>& values) {
 }
 
 }  // namespace
+
+RowSizes row_sizes(const RoutingTrace& trace) {
+  return {.hidden = static_cast<double>(trace.hidden),
+          .expert_width = static_cast<double>(trace.expert_width),
+          .element_bytes = trace.dtype == "bfloat16" ? 2.0 : 4.0,
+          .experts = static_cast<double>(trace.experts)};
+}
+
+double expert_flops(const RowSizes& sizes) { return 6 * sizes.hidden * sizes.expert_width; }
+
+double router_flops(const RowSizes& sizes) { return 2 * sizes.hidden * sizes.experts; }
 
 StepTime& StepTime::operator+=(const StepTime& other) {
   inter_s += other.inter_s;
@@ -43,13 +52,12 @@ StepTime predict_step(const Traffic& traffic, double tokens, const Cluster& clus
                                              cluster.topology.ranks() / cluster.intra.bytes_per_s);
     }
   }
-  const double row_flops = 6 * sizes.hidden * sizes.expert_width;
   for (const std::vector<double>& rows : traffic.expert_rows) {
-    time.compute_s += (1 + kBackward) * scale * largest(rows) * row_flops / cluster.flops;
+    time.compute_s +=
+        (1 + kBackwardProducts) * scale * largest(rows) * expert_flops(sizes) / cluster.flops;
   }
-  const double router_flops = 2 * sizes.hidden * sizes.experts;
-  time.compute_s +=
-      (1 + kBackward) * scale * largest(traffic.pivots) * router_flops / cluster.flops;
+  time.compute_s += (1 + kBackwardProducts) * scale * largest(traffic.pivots) *
+                    router_flops(sizes) / cluster.flops;
   return time;
 }
 

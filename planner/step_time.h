@@ -15,6 +15,13 @@ struct RowSizes {
   double element_bytes = 4;  ///< of a row's numbers
   double experts = 0;        ///< of a sub-layer: what router B costs the pivot
 };
+RowSizes row_sizes(const RoutingTrace& trace);
+
+/// Of one row, forward: multiplications and additions.
+double expert_flops(const RowSizes& sizes);
+double router_flops(const RowSizes& sizes);
+/// Backward's products, over forward's.
+inline constexpr double kBackwardProducts = 2;
 
 struct StepTime {
   double inter_s = 0;    ///< copies between nodes

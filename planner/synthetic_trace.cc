@@ -7,14 +7,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/random.h"
 
 namespace cartesian {
 
 namespace {
-
-constexpr std::int64_t kHidden = 64;
-constexpr std::int64_t kExpertWidth = 128;
 
 void check_spec(const SyntheticTraceSpec& spec) {
   const auto share = [](double value) { return value >= 0 && value <= 1; };
@@ -27,6 +25,16 @@ void check_spec(const SyntheticTraceSpec& spec) {
         "a synthetic trace of {} layers, {} groups, {} experts in clusters of {}, {} choices and "
         "{} tokens cannot be",
         spec.layers, spec.groups, spec.experts, spec.cluster, spec.choices, spec.tokens));
+  }
+  const auto size = [](std::int64_t value) {
+    return value >= 1 && value <= std::numeric_limits<std::int32_t>::max();
+  };
+  if (!size(spec.hidden) || !size(spec.expert_width) || spec.tokens_per_step < 0 ||
+      (spec.dtype != "float32" && spec.dtype != "bfloat16")) {
+    throw ConfigError(fmt::format(
+        "a synthetic trace of a model with hidden size {}, experts {} wide and rows of {}, with {} "
+        "tokens a step, cannot be",
+        spec.hidden, spec.expert_width, quote(spec.dtype), spec.tokens_per_step));
   }
 }
 
@@ -41,8 +49,10 @@ class Generator {
     RoutingTrace trace;
     trace.tokens = spec_.tokens;
     trace.experts = spec_.experts;
-    trace.hidden = kHidden;
-    trace.expert_width = kExpertWidth;
+    trace.hidden = spec_.hidden;
+    trace.expert_width = spec_.expert_width;
+    trace.tokens_per_step = spec_.tokens_per_step;
+    trace.dtype = spec_.dtype;
     trace.model = "synthetic";
     for (int layer = 0; layer < spec_.layers; ++layer) {
       topic_.resize(static_cast<std::size_t>(spec_.tokens));
@@ -86,7 +96,8 @@ class Generator {
     const int count = spec_.ragged ? 1 + below(spec_.choices) : spec_.choices;
     std::vector<std::int16_t> chosen;
     while (static_cast<int>(chosen.size()) < count) {
-      const auto id = static_cast<std::int16_t>(draw(token));
+      const bool any_left = static_cast<int>(chosen.size()) < members();  // of the topic
+      const auto id = static_cast<std::int16_t>(draw(token, any_left));
       if (std::ranges::find(chosen, id) == chosen.end()) {
         chosen.push_back(id);
       }
@@ -94,13 +105,15 @@ class Generator {
     return chosen;
   }
 
-  int draw(std::int64_t token) {
+  int members() const { return std::max(1, spec_.experts / topics_); }
+
+  int draw(std::int64_t token, bool in_topic) {
     const double u = uniform();
     const auto liked = static_cast<int>(spec_.experts * (u + spec_.skew * (u * u - u)));
-    if (spec_.cluster == 0 || uniform() >= spec_.strength) {
+    if (spec_.cluster == 0 || !in_topic || uniform() >= spec_.strength) {
       return liked;
     }
-    const int member = liked % std::max(1, spec_.experts / topics_);
+    const int member = liked % members();
     int topic = topic_[static_cast<std::size_t>(token)];
     // Members change over to the next topic one after the other, as the text goes on.
     const double time = static_cast<double>(token) / static_cast<double>(spec_.tokens);

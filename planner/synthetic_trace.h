@@ -4,6 +4,7 @@
 // predictions of B that are wrong now and then.
 
 #include <cstdint>
+#include <string>
 
 #include "base/routing_trace.h"
 
@@ -18,11 +19,17 @@ struct SyntheticTraceSpec {
   /// Experts of each group that a topic has; 0: no topics, all choices are independent. Which ones
   /// a topic has is scrambled: expert e belongs to topic e modulo the number of topics.
   int cluster = 0;
-  double strength = 0.8;  ///< share of the choices that stay in the token's topic
+  /// Share of the choices that stay in the token's topic, while it has experts left.
+  double strength = 0.8;
   double skew = 0;        ///< within [0, 1]: how much likelier the first experts are
   double drift = 0;       ///< share of the experts that change topics from first to last token
   bool ragged = false;    ///< tokens make 1 to `choices` choices, as with top-p
   double prediction = 1;  ///< share of speculative choices that are right
+  /// What the trace says of its model and training.
+  std::int64_t hidden = 64;
+  std::int64_t expert_width = 128;
+  std::int64_t tokens_per_step = 0;  ///< 0: not known
+  std::string dtype = "float32";     ///< or "bfloat16"
 };
 
 /// The same for a seed on any machine. Throws ConfigError on a spec that cannot be.

@@ -4,20 +4,11 @@
 // pass; backward sends the same the other way.
 
 #include <array>
-#include <cstdint>
-#include <string_view>
 #include <vector>
 
-#include "base/itinerary.h"
-#include "base/messages.h"
-#include "planner/layer_trace.h"
+#include "planner/token_router.h"
 
 namespace cartesian {
-
-/// What pivots are chosen by: B's true choices, which only an oracle knows; the trace's speculative
-/// choices; the placement's pivot scores; the gates.
-enum class PivotRule : std::uint8_t { oracle, speculative, table, gate };
-std::string_view name_of(PivotRule rule);
 
 struct Traffic {
   struct Phase {

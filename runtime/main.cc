@@ -16,7 +16,8 @@ int main(int argc, char** argv) {
       {"train", add_train_command(app)},       {"eval", add_eval_command(app)},
       {"generate", add_generate_command(app)}, {"info", add_info_command(app)},
       {"tokenize", add_tokenize_command(app)}, {"report", add_report_command(app)},
-      {"plan", add_plan_command(app)},
+      {"plan", add_plan_command(app)},         {"simulate", add_simulate_command(app)},
+      {"trace", add_trace_command(app)},
   };
   try {
     app.parse(argc, argv);

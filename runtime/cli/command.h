@@ -17,5 +17,7 @@ CommandFunction add_info_command(CLI::App& app);
 CommandFunction add_tokenize_command(CLI::App& app);
 CommandFunction add_report_command(CLI::App& app);
 CommandFunction add_plan_command(CLI::App& app);
+CommandFunction add_simulate_command(CLI::App& app);
+CommandFunction add_trace_command(CLI::App& app);
 
 }  // namespace cartesian

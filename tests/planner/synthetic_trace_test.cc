@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
@@ -63,6 +65,27 @@ TEST(SyntheticTrace, HasTheStructureThatIsAskedFor) {
   };
   EXPECT_GT(first_quarter(make_synthetic_trace(skewed, 1)),
             1.5 * static_cast<double>(first_quarter(make_synthetic_trace(plain, 1))));
+}
+
+TEST(SyntheticTrace, ATopicMayHaveFewerExpertsThanATokenChooses) {
+  const RoutingTrace trace =
+      make_synthetic_trace({.choices = 5, .tokens = 50, .cluster = 2, .strength = 1}, 1);
+  for (std::size_t token = 0; token < 50; ++token) {
+    const auto ids = std::span(trace.sub_layers[0].ids).subspan(5 * token, 5);
+    EXPECT_EQ(std::set<std::int16_t>(ids.begin(), ids.end()).size(), 5U);
+    EXPECT_EQ(ids[0] % 4, ids[1] % 4);
+  }
+}
+
+TEST(SyntheticTrace, SaysWhatItIsToldOfItsModel) {
+  const RoutingTrace trace = make_synthetic_trace(
+      {.hidden = 96, .expert_width = 32, .tokens_per_step = 1000, .dtype = "bfloat16"}, 1);
+  EXPECT_EQ(trace.hidden, 96);
+  EXPECT_EQ(trace.expert_width, 32);
+  EXPECT_EQ(trace.tokens_per_step, 1000);
+  EXPECT_EQ(trace.dtype, "bfloat16");
+  expect_error<ConfigError>([] { make_synthetic_trace({.dtype = "float8"}, 1); }, {"float8"});
+  expect_error<ConfigError>([] { make_synthetic_trace({.hidden = 0}, 1); }, {"hidden size 0"});
 }
 
 TEST(SyntheticTrace, PredictionsAreWrongAsOftenAsAskedFor) {
