@@ -11,8 +11,9 @@ namespace cartesian::bench {
 
 namespace {
 
-constexpr double kPrediction = 0.9;  // measured on small trained models: 84 to 91% are right
-constexpr std::int64_t kTokens = 8192;
+constexpr double kPrediction = 0.9;     // measured on small trained models: 84 to 91% are right
+constexpr std::int64_t kTokens = 8192;  // planned on
+constexpr std::int64_t kHeldOut = 16384;
 constexpr int kManyExperts = 128;  // from here on tokens choose eight of them
 
 struct Structure {
@@ -51,19 +52,21 @@ void rename_experts(RoutingTrace& trace, std::uint64_t seed) {
 }
 
 PeerCase synthetic_case(const Structure& structure, int experts, int seed) {
-  const SyntheticTraceSpec spec{.experts = experts,
-                                .choices = experts >= kManyExperts ? 8 : 2,
-                                .tokens = kTokens,
-                                .cluster = static_cast<int>(structure.cluster * experts),
-                                .strength = structure.strength,
-                                .skew = structure.skew,
-                                .drift = structure.drift,
-                                .ragged = structure.ragged,
-                                .prediction = kPrediction};
+  SyntheticTraceSpec spec{.experts = experts,
+                          .choices = experts >= kManyExperts ? 8 : 2,
+                          .tokens = kTokens,
+                          .cluster = static_cast<int>(structure.cluster * experts),
+                          .strength = structure.strength,
+                          .skew = structure.skew,
+                          .drift = structure.drift,
+                          .ragged = structure.ragged,
+                          .prediction = kPrediction};
   const auto key = static_cast<std::uint64_t>(seed);
   PeerCase made{.name = fmt::format("{} {}", structure.name, seed),
                 .planned_on = make_synthetic_trace(spec, 2 * key),
-                .held_out = make_synthetic_trace(spec, 2 * key + 1)};
+                .held_out = {}};
+  spec.tokens = kHeldOut;
+  made.held_out = make_synthetic_trace(spec, 2 * key + 1);
   rename_experts(made.planned_on, key);
   rename_experts(made.held_out, key);
   return made;
