@@ -4,7 +4,6 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -31,8 +30,8 @@ class ClusterReader {
     Cluster cluster = uniform_cluster(1, 1);
     const std::vector<int> sizes = node_sizes();
     cluster.topology = Topology::from_node_sizes(sizes, std::reduce(sizes.begin(), sizes.end()));
-    cluster.memory_bytes = number(root_, "memory_gib", 0, cluster.memory_bytes / kGiB) * kGiB;
-    cluster.flops = number(root_, "tflops", kTiny, cluster.flops / kTera) * kTera;
+    cluster.memory_bytes = number(root_, "memory_gib", 0, kGiB, cluster.memory_bytes);
+    cluster.flops = number(root_, "tflops", kTiny, kTera, cluster.flops);
     cluster.intra = link("intra", cluster.intra);
     cluster.inter = link("inter", cluster.inter);
     return cluster;
@@ -40,6 +39,7 @@ class ClusterReader {
 
  private:
   static constexpr double kTiny = 1e-9;
+  static constexpr double kHuge = 1e12;
 
   [[noreturn]] void fail(const std::string& what) const {
     throw FormatError(fmt::format("{}: {}", source_, what));
@@ -97,17 +97,19 @@ class ClusterReader {
     return *value;
   }
 
-  double number(const toml::table& table, const std::string& key, double least,
+  /// In units of `unit`, and the result without.
+  double number(const toml::table& table, const std::string& key, double least, double unit,
                 double unless_given) const {
     const toml::node* node = table.get(key);
     if (node == nullptr) {
       return unless_given;
     }
     const auto value = node->value<double>();
-    if (!node->is_number() || !std::isfinite(*value) || *value < least) {
-      fail(fmt::format("{} must be a number {}", key, least > 0 ? "above 0" : "of at least 0"));
+    if (!node->is_number() || !(*value >= least) || *value > kHuge) {
+      fail(fmt::format("{} must be a number {}, and at most {}", key,
+                       least > 0 ? "above 0" : "of at least 0", kHuge));
     }
-    return *value;
+    return *value * unit;
   }
 
   LinkClass link(const std::string& name, const LinkClass& unless_given) const {
@@ -120,9 +122,8 @@ class ClusterReader {
       fail(fmt::format("{} must be a table with bandwidth_gb_s and latency_us", name));
     }
     check_keys(*table, name + ".", {"bandwidth_gb_s", "latency_us"});
-    return {.bytes_per_s =
-                number(*table, "bandwidth_gb_s", kTiny, unless_given.bytes_per_s / kGiga) * kGiga,
-            .latency_s = number(*table, "latency_us", 0, unless_given.latency_s / kMicro) * kMicro};
+    return {.bytes_per_s = number(*table, "bandwidth_gb_s", kTiny, kGiga, unless_given.bytes_per_s),
+            .latency_s = number(*table, "latency_us", 0, kMicro, unless_given.latency_s)};
   }
 
   const toml::table& root_;
