@@ -166,6 +166,7 @@ class Comparison {
     duel.peer = measure(traces, cluster, peer);
     PlanOptions plan = options_.plan;
     plan.load_cap = duel.peer.load * (1 + kRounding);
+    plan.load_margin = 0;
     plan.redundancy = redundancy;
     plan.tokens_per_step = 1e12;  // replicas cost nothing: EPLB does not ask what they cost
     const SteadyClock clock;

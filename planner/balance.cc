@@ -1,6 +1,7 @@
 #include "planner/balance.h"
 
 #include <algorithm>
+#include <numeric>
 #include <queue>
 
 #include "base/check.h"
@@ -8,6 +9,10 @@
 
 namespace cartesian {
 
+namespace {
+
+/// Replicas of each expert, together `slots` if `most` of each allow it: again and again one more
+/// for the expert whose replicas have most load each.
 std::vector<int> replica_counts(std::span<const std::int64_t> loads, int slots, int most) {
   struct Share {
     double load;
@@ -36,9 +41,10 @@ std::vector<int> replica_counts(std::span<const std::int64_t> loads, int slots, 
   return counts;
 }
 
-std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads,
-                                             std::span<const int> replicas,
-                                             std::span<const int> slots) {
+/// One group's experts, numbered from `first`, to nodes that have `slots` for it.
+void balance_group(std::span<const std::int64_t> loads, int first, int group,
+                   std::span<const int> replicas, std::span<const int> slots,
+                   std::vector<std::vector<Slot>>& on_node) {
   struct Fill {
     double load;  // for each slot
     int node;
@@ -49,7 +55,7 @@ std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads
   std::vector<Slot> items;
   for (std::size_t expert = 0; expert < loads.size(); ++expert) {
     for (int i = 0; i < replicas[expert]; ++i) {
-      items.push_back({static_cast<int>(expert), loads[expert] / replicas[expert]});
+      items.push_back({first + static_cast<int>(expert), group, loads[expert] / replicas[expert]});
     }
   }
   std::ranges::stable_sort(items, std::greater<>(), &Slot::load);
@@ -59,11 +65,11 @@ std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads
       queue.push({0, static_cast<int>(node)});
     }
   }
-  std::vector<std::vector<Slot>> on_node(slots.size());
+  std::vector<int> left(slots.begin(), slots.end());
   std::vector<Fill> passed_over;
   for (const Slot& item : items) {
     const auto holds = [&](int node) {
-      return replicas[as_index(item.expert)] > 1 &&
+      return replicas[as_index(item.expert - first)] > 1 &&
              std::ranges::find(on_node[as_index(node)], item.expert, &Slot::expert) !=
                  on_node[as_index(node)].end();
     };
@@ -78,11 +84,9 @@ std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads
     } else {
       queue.pop();
     }
-    auto& held = on_node[as_index(chosen.node)];
-    held.push_back(item);
-    const int size = slots[as_index(chosen.node)];
-    if (static_cast<int>(held.size()) < size) {
-      chosen.load += static_cast<double>(item.load) / size;
+    on_node[as_index(chosen.node)].push_back(item);
+    if (--left[as_index(chosen.node)] > 0) {
+      chosen.load += static_cast<double>(item.load) / slots[as_index(chosen.node)];
       queue.push(chosen);
     }
     for (const Fill& fill : passed_over) {
@@ -90,7 +94,48 @@ std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads
     }
     passed_over.clear();
   }
+}
+
+/// [nodes] of a group: its share of every node's slots, or as nearly so as whole slots allow.
+std::vector<int> slots_of_group(std::span<const int> slots, int group, int groups) {
+  std::vector<int> of_group;
+  std::int64_t before = 0;
+  for (const int node : slots) {
+    const auto share = [&](std::int64_t all) {
+      return all * (group + 1) / groups - all * group / groups;
+    };
+    of_group.push_back(static_cast<int>(share(before + node) - share(before)));
+    before += node;
+  }
+  return of_group;
+}
+
+}  // namespace
+
+std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads, int groups,
+                                             std::span<const int> slots, int most_replicas) {
+  std::vector<std::vector<Slot>> on_node(slots.size());
+  const std::size_t experts = loads.size() / as_index(groups);
+  for (int group = 0; group < groups; ++group) {
+    const auto of_group = loads.subspan(as_index(group) * experts, experts);
+    const std::vector<int> room = slots_of_group(slots, group, groups);
+    const std::vector<int> replicas =
+        replica_counts(of_group, std::reduce(room.begin(), room.end()), most_replicas);
+    balance_group(of_group, group * static_cast<int>(experts), group, replicas, room, on_node);
+  }
   return on_node;
+}
+
+std::vector<int> balanced_assignment(std::span<const std::int64_t> loads, int groups,
+                                     std::span<const int> slots) {
+  std::vector<int> nodes(loads.size());
+  const auto on_node = balance_nodes(loads, groups, slots, 1);
+  for (std::size_t node = 0; node < on_node.size(); ++node) {
+    for (const Slot& slot : on_node[node]) {
+      nodes[as_index(slot.expert)] = static_cast<int>(node);
+    }
+  }
+  return nodes;
 }
 
 }  // namespace cartesian

@@ -7,6 +7,7 @@
 
 #include "base/index.h"
 #include "planner/layer_trace.h"
+#include "planner/node_limits.h"
 
 namespace cartesian {
 
@@ -21,12 +22,16 @@ class CoActivation {
   int experts() const { return static_cast<int>(loads_.size()); }
   std::int64_t tokens() const { return tokens_; }
   std::int64_t load(int expert) const { return loads_[as_index(expert)]; }
+  Loads loads(int expert) const {
+    return Loads{}.add(group_of(expert), static_cast<double>(load(expert)));
+  }
   const std::vector<std::int64_t>& loads() const { return loads_; }
   /// Tokens that choose both of two experts.
   std::int64_t together(int a, int b) const {
     return together_[as_index(a) * loads_.size() + as_index(b)];
   }
-  bool same_group(int a, int b) const { return (a < experts_of_group_) == (b < experts_of_group_); }
+  int group_of(int expert) const { return expert < experts_of_group_ ? 0 : 1; }
+  bool same_group(int a, int b) const { return group_of(a) == group_of(b); }
   /// (token, group) pairs with choices, and tokens with choices in both groups.
   std::int64_t choosing() const { return choosing_; }
   std::int64_t choosing_both() const { return choosing_both_; }

@@ -17,6 +17,8 @@ class Dice {
   int below(int count) {
     return static_cast<int>(random_bits(key_, next_++) % static_cast<std::uint64_t>(count));
   }
+  /// Within [0, 1).
+  double uniform() { return random_uniform(key_, next_++); }
   template <class T>
   void shuffle(std::vector<T>& items) {
     for (std::size_t i = items.size(); i > 1; --i) {

@@ -18,7 +18,7 @@ constexpr int kShare = 32;  // of the experts are shaken
 /// Experts that move as one.
 struct Unit {
   std::vector<int> experts;
-  double load = 0;
+  Loads load = {};
   int node = 0;
   int size() const { return static_cast<int>(experts.size()); }
 };
@@ -145,14 +145,14 @@ class UnitGraph {
   /// Whether `u` may go to `node` while `back`, if any, comes from there.
   bool fits(std::size_t u, int node, const Unit* back) const {
     const Unit& unit = units_[u];
-    const double more = unit.load - (back != nullptr ? back->load : 0);
+    const Loads more = unit.load - (back != nullptr ? back->load : Loads{});
     const int larger = unit.size() - (back != nullptr ? back->size() : 0);
-    return within(node, more, larger) && within(unit.node, -more, -larger);
+    return within(node, more, larger) && within(unit.node, Loads{} - more, -larger);
   }
-  bool within(int node, double more, int larger) const {
+  bool within(int node, const Loads& more, int larger) const {
     const std::size_t n = as_index(node);
     return (larger <= 0 || size_[n] + larger <= limits_.slots[n]) &&
-           (more <= 0 || load_[n] + more <= limits_.load[n]);
+           limits_.allow(node, load_[n], more);
   }
 
   bool improve_one(std::size_t u) {
@@ -193,7 +193,7 @@ class UnitGraph {
     }
     add_affinity(u, from, -1);
     add_affinity(u, to, 1);
-    load_[as_index(from)] -= unit.load;
+    load_[as_index(from)] = load_[as_index(from)] - unit.load;
     load_[as_index(to)] += unit.load;
     size_[as_index(from)] -= unit.size();
     size_[as_index(to)] += unit.size();
@@ -220,7 +220,7 @@ class UnitGraph {
   std::vector<float> weights_;   // [units][units], nothing on the diagonal
   std::vector<float> affinity_;  // [nodes][units] weight of a unit's neighbours there
   std::vector<float> inside_;    // [units] the same, on its own node
-  std::vector<double> load_;     // [nodes]
+  std::vector<Loads> load_;      // [nodes]
   std::vector<int> size_;        // [nodes] experts
   std::int64_t looks_ = 0;
 };
@@ -295,7 +295,7 @@ std::vector<int> improve_pairs(const CoActivation& all, const PairWeights& weigh
   std::vector<Unit> units;
   std::vector<float> pairs;
   for (int a = 0; a < all.experts(); ++a) {
-    units.push_back({{a}, static_cast<double>(all.load(a)), start[as_index(a)]});
+    units.push_back({{a}, all.loads(a), start[as_index(a)]});
     for (int b = 0; b < all.experts(); ++b) {
       const double weight = all.same_group(a, b) ? weights.same : weights.cross;
       pairs.push_back(

@@ -1,44 +1,35 @@
 #include "planner/layer_planner.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "base/index.h"
-#include "planner/graph_search.h"
-#include "planner/label_alignment.h"
 #include "planner/rank_packing.h"
-#include "planner/rank_repair.h"
 #include "planner/replica_search.h"
 #include "planner/starts.h"
-#include "planner/token_sample.h"
 
 namespace cartesian {
 
 namespace {
 
 constexpr double kShareOfReplicas = 0.6;  // of the work, if there is room for any
-constexpr double kShareOfPairs = 0.15;
-constexpr double kShareOfStarts = 0.25;  // of the rest, to find which start is best
-constexpr std::size_t kMostStarts = 3;   // that are searched from
-constexpr double kWorkToBegin = 16;      // for each token of a sample
-constexpr std::int64_t kFewestSampled = 512;
-constexpr double kMovesPerLook = 6;  // how much longer a look of ReplicaCosts takes
+constexpr double kMovesPerLook = 2.5;     // how much longer a look of ReplicaCosts takes
 constexpr double kAboveBalanced = 0.05;
-constexpr int kRankPackings = 200;
+constexpr double kGroupsMatter = 0.05;  // of a step's time
+constexpr double kGroupsPay = 0.03;
 
 std::int64_t share_of(std::int64_t work, double share) {
   return static_cast<std::int64_t>(share * static_cast<double>(work));
 }
 
-std::int64_t choices_of(const LayerTrace& layer) {
-  std::int64_t choices = 0;
-  for (const LayerTrace::Group& group : layer.groups) {
-    choices += group.choices;
-  }
-  return choices;
+/// Within what is asked for, or if balancing does not reach it within a little more than it does
+/// reach; by so much that loads of other text, which are not quite the same, are so, too.
+double aimed_load(const PlanOptions& options, double balanced) {
+  const double cap = options.load_cap;
+  const auto free = [&](double above) { return std::min(options.load_margin, above / 3); };
+  return balanced <= cap ? std::max(balanced, cap - free(cap - 1))
+                         : balanced + kAboveBalanced - free(kAboveBalanced);
 }
 
 }  // namespace
@@ -48,47 +39,63 @@ LayerPlanner::LayerPlanner(const LayerTrace& layer, const Cluster& cluster,
     : layer_(layer),
       topology_(cluster.topology),
       options_(options),
-      slots_(slots),
-      loads_(expert_loads(layer)) {
-  const auto total = static_cast<double>(std::reduce(loads_.begin(), loads_.end()));
-  for (int node = 0; node < topology_.nodes(); ++node) {
-    node_ranks_.push_back(static_cast<int>(topology_.ranks_of_node(node).size()));
-    limits_.slots.push_back(node_ranks_.back() * slots_);
-    mean_.push_back(total * node_ranks_.back() / topology_.ranks());
-    limits_.load.push_back(options_.load_cap * mean_.back());
+      groups_(static_cast<int>(layer.groups.size())),
+      loads_(expert_loads(layer)),
+      ranks_{.ranks = {}, .slots = slots, .load = 0} {
+  for (std::size_t expert = 0; expert < loads_.size(); ++expert) {
+    total_.add(static_cast<int>(expert) / layer_.experts, static_cast<double>(loads_[expert]));
   }
-  rank_limit_ = options_.load_cap * total / topology_.ranks();
+  for (int node = 0; node < topology_.nodes(); ++node) {
+    ranks_.ranks.push_back(static_cast<int>(topology_.ranks_of_node(node).size()));
+    limits_.slots.push_back(ranks_.ranks.back() * slots);
+  }
 }
 
 ExpertRanks LayerPlanner::balanced() const {
-  const std::vector<int> replicas = replica_counts(
-      loads_, std::reduce(limits_.slots.begin(), limits_.slots.end()), topology_.ranks());
-  return to_ranks(balance_nodes(loads_, replicas, limits_.slots), nullptr);
+  return to_ranks(balance_nodes(loads_, groups_, limits_.slots, topology_.ranks()), nullptr);
 }
 
 ExpertRanks LayerPlanner::plan(const Task& task) {
   all_ = std::make_shared<CoActivation>(layer_);
-  raise_limits(balanced_start(loads_, limits_));
+  set_limits();
   const std::int64_t for_replicas = has_room() ? share_of(task.work, kShareOfReplicas) : 0;
   const Nodes nodes = search(task, task.work - for_replicas);
   return to_ranks(has_room() ? replicated(task, nodes, for_replicas) : one_each(nodes),
                   task.running);
 }
 
-/// Where the slots cannot keep the cap.
-void LayerPlanner::raise_limits(const Nodes& even) {
-  const Slots slots = one_each(even);
-  for (std::size_t node = 0; node < slots.size(); ++node) {
-    double load = 0;
-    for (const Slot& slot : slots[node]) {
-      load += static_cast<double>(slot.load);
+/// By what balancing reaches, of both groups together or of each by itself.
+void LayerPlanner::set_limits() {
+  const Nodes by_group = balanced_assignment(loads_, groups_, limits_.slots);
+  const auto worst_node = [&](const Nodes& nodes) {
+    double worst = 0;
+    const std::vector<Loads> loads = node_loads(nodes);
+    for (std::size_t node = 0; node < loads.size(); ++node) {
+      worst = std::max(worst, loads[node].both() * topology_.ranks() / ranks_.ranks[node]);
     }
-    limits_.load[node] = std::max(limits_.load[node], load + kAboveBalanced * mean_[node]);
-    const RankPacking packed =
-        pack_ranks(slots[node],
-                   {.ranks = node_ranks_[node], .slots = slots_, .was = {}, .enough = rank_limit_});
-    rank_limit_ = std::max(rank_limit_, static_cast<double>(packed.most_load) +
-                                            kAboveBalanced * mean_[node] / node_ranks_[node]);
+    return total_.both() > 0 ? worst / total_.both() : 1;
+  };
+  const auto worst_rank = [&](const Nodes& nodes) {
+    const auto most = most_loaded_ranks(*all_, nodes, ranks_);
+    return total_.both() > 0 ? static_cast<double>(*std::ranges::max_element(most)) *
+                                   topology_.ranks() / total_.both()
+                             : 1;
+  };
+  limits_.load.assign(ranks_.ranks.size(), std::numeric_limits<double>::infinity());
+  const Nodes together = balanced_start(loads_, limits_);
+  const double load =
+      aimed_load(options_, std::min(worst_node(by_group), worst_node(together))) * total_.both();
+  const double group = aimed_load(options_, worst_of_group(by_group));
+  const double rank = aimed_load(options_, std::min(worst_rank(by_group), worst_rank(together)));
+  ranks_.load = rank * total_.both() / topology_.ranks();
+  group_limits_.slots = limits_.slots;
+  for (std::size_t node = 0; node < ranks_.ranks.size(); ++node) {
+    const double share = static_cast<double>(ranks_.ranks[node]) / topology_.ranks();
+    limits_.load[node] = load * share;
+    group_limits_.load.push_back(load * share);
+    for (std::size_t g = 0; g < as_index(groups_); ++g) {
+      group_limits_.group_load.at(g).push_back(group * total_.of_group.at(g) * share);
+    }
   }
 }
 
@@ -103,127 +110,73 @@ Partition::Costs LayerPlanner::costs(const Task& task) const {
   return costs;
 }
 
-/// Ordered by cost in `tokens`.
-std::vector<LayerPlanner::Nodes> LayerPlanner::starts(const Task& task, const LayerTrace& tokens,
-                                                      std::int64_t work) const {
-  const Partition::Costs costs = this->costs(task);
-  const std::vector<Nodes> plain{cluster_start(*all_, costs, limits_),
-                                 balanced_start(loads_, limits_), linear_start(layer_, topology_)};
-  std::vector<Nodes> starts = plain;
-  // A pair of one group on one node saves a visit; a pair of both groups saves a meeting, but only
-  // one of all the pairs of a token does.
-  const double visit = *std::ranges::max_element(costs.visit);
-  const double choices = std::max(1.0, all_->choices());
-  for (std::size_t i = 0; i < plain.size() && (i == 0 || work > 0); ++i) {
-    for (const double cross : {costs.meet / choices, costs.meet / choices / choices}) {
-      std::int64_t share = work / 2;
-      work -= share;
-      starts.push_back(improve_pairs(*all_, {.same = visit, .cross = cross}, limits_, plain[i],
-                                     task.seed, share));
-      work += share;
-    }
-  }
-  if (!costs.was.empty()) {
-    for (Nodes& start : starts) {
-      start = align_labels(start, costs.was, node_ranks_);
-    }
-    starts.push_back(costs.was);
-  }
-  std::ranges::stable_sort(starts, std::less<>(), [&](const Nodes& start) {
-    return assignment_cost(tokens, costs, start);
-  });
-  return starts;
-}
-
-bool LayerPlanner::within_limits(const Nodes& nodes) const {
-  std::vector<int> size(limits_.slots.size());
-  std::vector<double> load(limits_.slots.size());
+std::vector<Loads> LayerPlanner::node_loads(const Nodes& nodes) const {
+  std::vector<Loads> loads(ranks_.ranks.size());
   for (std::size_t expert = 0; expert < nodes.size(); ++expert) {
-    ++size[as_index(nodes[expert])];
-    load[as_index(nodes[expert])] += static_cast<double>(loads_[expert]);
+    loads[as_index(nodes[expert])].add(static_cast<int>(expert) / layer_.experts,
+                                       static_cast<double>(loads_[expert]));
   }
-  for (std::size_t node = 0; node < size.size(); ++node) {
-    if (size[node] > limits_.slots[node] || load[node] > limits_.load[node]) {
-      return false;
-    }
-  }
-  const Slots slots = one_each(nodes);
-  for (std::size_t node = 0; node < slots.size(); ++node) {
-    const RankPacking packed =
-        pack_ranks(slots[node],
-                   {.ranks = node_ranks_[node], .slots = slots_, .was = {}, .enough = rank_limit_});
-    if (static_cast<double>(packed.most_load) > rank_limit_) {
-      return false;
-    }
-  }
-  return true;
+  return loads;
 }
 
-/// False if some node is over its slots, or over its load whatever is done.
-bool LayerPlanner::repaired(Partition& partition) const {
-  for (int node = 0; node < partition.nodes(); ++node) {
-    if (partition.node_size(node) > limits_.slots[as_index(node)]) {
-      return false;
-    }
-  }
-  return repair(partition, limits_);
-}
-
-LayerPlanner::Nodes LayerPlanner::search(const Task& task, std::int64_t work) const {
-  const std::int64_t choices = std::max<std::int64_t>(1, choices_of(layer_));
-  const double begin =
-      kWorkToBegin * static_cast<double>(std::max<std::int64_t>(1, choices * choices / 16));
-  const auto sample = static_cast<std::int64_t>(static_cast<double>(work) / 2 / begin);
-  const TokenSample tokens(layer_, std::max(kFewestSampled, sample));
-  const std::int64_t for_pairs = share_of(work, kShareOfPairs);
-  const std::vector<Nodes> begun = starts(task, tokens.layer(), for_pairs);
-  const std::int64_t for_starts = share_of(work - for_pairs, kShareOfStarts);
-  Partition partition(tokens.layer(), costs(task), all_);
-  std::vector<Nodes> candidates{linear_start(layer_, topology_)};
-  if (task.running != nullptr) {
-    candidates.push_back(partition.costs().was);
-  }
-  Nodes best;
-  double least = std::numeric_limits<double>::infinity();
-  std::size_t tried = 0;
-  for (std::size_t i = 0; i < begun.size() && tried < kMostStarts; ++i) {
-    partition.assign(begun[i]);
-    if (!repaired(partition)) {
-      continue;
-    }
-    ++tried;
-    candidates.push_back(partition.assignment());
-    improve(partition, limits_,
-            {.seed = task.seed, .work = for_starts / static_cast<std::int64_t>(kMostStarts)});
-    if (partition.cost() < least) {
-      least = partition.cost();
-      best = partition.assignment();
-    }
-  }
-  partition.assign(best);
-  improve(partition, limits_, {.seed = task.seed + 1, .work = work - for_pairs - for_starts});
-  repair_ranks(partition, limits_, {.ranks = node_ranks_, .slots = slots_, .load = rank_limit_},
-               kRankPackings);
-  candidates.push_back(partition.assignment());
-  return best_of(task, candidates);
-}
-
-/// In the whole trace: the search has seen a part of it.
-LayerPlanner::Nodes LayerPlanner::best_of(const Task& task,
-                                          const std::vector<Nodes>& candidates) const {
-  const Partition::Costs costs = this->costs(task);
-  const Nodes* best = &candidates.back();
-  double least = assignment_cost(layer_, costs, *best);
-  for (const Nodes& candidate : candidates) {
-    if (within_limits(candidate)) {
-      const double cost = assignment_cost(layer_, costs, candidate);
-      if (cost < least) {
-        least = cost;
-        best = &candidate;
+/// The most loaded node by A's or by B's experts, over the mean.
+double LayerPlanner::worst_of_group(const Nodes& nodes) const {
+  double worst = 1;
+  const std::vector<Loads> loads = node_loads(nodes);
+  for (std::size_t node = 0; node < loads.size(); ++node) {
+    for (std::size_t group = 0; group < as_index(groups_); ++group) {
+      if (total_.of_group.at(group) > 0) {
+        worst = std::max(worst, loads[node].of_group.at(group) * topology_.ranks() /
+                                    ranks_.ranks[node] / total_.of_group.at(group));
       }
     }
   }
-  return *best;
+  return worst;
+}
+
+/// Of a step, with ranks of a node alike and cards too.
+double LayerPlanner::seconds(const Task& task, const Nodes& nodes) const {
+  const Partition::Costs costs = this->costs(task);
+  const double copies = assignment_cost(layer_, costs, nodes) -
+                        costs.meet * static_cast<double>(all_->choosing_both());
+  std::array<double, 2> busiest{};
+  const std::vector<Loads> loads = node_loads(nodes);
+  for (std::size_t node = 0; node < loads.size(); ++node) {
+    for (std::size_t group = 0; group < busiest.size(); ++group) {
+      busiest.at(group) =
+          std::max(busiest.at(group), loads[node].of_group.at(group) / ranks_.ranks[node]);
+    }
+  }
+  return task.copy_s * copies + task.choice_s * (busiest[0] + busiest[1]);
+}
+
+/// Without limits for each group, and if it then takes longer that nodes wait while others work,
+/// with them, too.
+LayerPlanner::Nodes LayerPlanner::search(const Task& task, std::int64_t work) {
+  LayerSearch::Task layer{.layer = layer_,
+                          .topology = topology_,
+                          .all = all_,
+                          .costs = costs(task),
+                          .limits = limits_,
+                          .ranks = ranks_,
+                          .seed = task.seed,
+                          .work = work};
+  LayerSearch together(layer);
+  const Nodes& start = together.starts().front();
+  const double waiting =
+      task.choice_s * (worst_of_group(start) - 1) * total_.both() / topology_.ranks();
+  if (groups_ == 1 || waiting < kGroupsMatter * seconds(task, start)) {
+    return together.run(1);
+  }
+  const Nodes mixed = together.run(0.5);
+  layer.limits = group_limits_;
+  layer.work = work / 2;
+  Nodes even = LayerSearch(layer).run(1);
+  if (seconds(task, even) <= (1 - kGroupsPay) * seconds(task, mixed)) {
+    limits_ = group_limits_;
+    return even;
+  }
+  return mixed;
 }
 
 bool LayerPlanner::has_room() const {
@@ -234,7 +187,8 @@ bool LayerPlanner::has_room() const {
 LayerPlanner::Slots LayerPlanner::one_each(const Nodes& nodes) const {
   Slots slots(limits_.slots.size());
   for (std::size_t expert = 0; expert < nodes.size(); ++expert) {
-    slots[as_index(nodes[expert])].push_back({static_cast<int>(expert), loads_[expert]});
+    const auto e = static_cast<int>(expert);
+    slots[as_index(nodes[expert])].push_back({e, e / layer_.experts, loads_[expert]});
   }
   return slots;
 }
@@ -244,7 +198,6 @@ LayerPlanner::Slots LayerPlanner::replicated(const Task& task, const Nodes& node
   ReplicaPlan plan{.flow = options_.flow,
                    .least_saving = task.least_saving,
                    .search = {.work = share_of(work, 1 / kMovesPerLook), .seed = task.seed},
-                   .running = {},
                    .away = task.away};
   if (task.running != nullptr) {
     for (const std::vector<int>& ranks : *task.running) {
@@ -272,10 +225,10 @@ ExpertRanks LayerPlanner::to_ranks(const Slots& slots, const ExpertRanks* runnin
       }
     }
     const RankPacking packed =
-        pack_ranks(slots[node], {.ranks = node_ranks_[node],
-                                 .slots = slots_,
+        pack_ranks(slots[node], {.ranks = ranks_.ranks[node],
+                                 .slots = ranks_.slots,
                                  .was = was,
-                                 .enough = running != nullptr ? rank_limit_ : 0});
+                                 .enough = running != nullptr ? ranks_.load : 0});
     for (std::size_t i = 0; i < slots[node].size(); ++i) {
       if (packed.rank_of[i] >= 0) {
         ranks[as_index(slots[node][i].expert)].push_back(on_node[as_index(packed.rank_of[i])]);

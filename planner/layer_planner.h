@@ -3,15 +3,12 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "planner/balance.h"
 #include "planner/cluster.h"
-#include "planner/co_activation.h"
-#include "planner/partition_search.h"
+#include "planner/layer_search.h"
 #include "planner/plan.h"
-#include "planner/replica_costs.h"
 
 namespace cartesian {
 
@@ -25,7 +22,9 @@ class LayerPlanner {
     std::uint64_t seed = 1;
     std::int64_t work = 0;    ///< in units of Partition::work()
     double least_saving = 0;  ///< copies, of all the trace's tokens, that pay for a replica
-    /// Where experts are now, and the copies that moving one is worth; nothing: nowhere yet.
+    double copy_s = 0;        ///< of a step, that a copy takes all cards together, there and back
+    double choice_s = 0;      ///< that a choice takes its rank, forward and backward
+    /// Where experts are now, and the copies that moving one is worth; nullptr: nowhere yet.
     const ExpertRanks* running = nullptr;
     double away = 0;
   };
@@ -38,16 +37,15 @@ class LayerPlanner {
   ExpertRanks plan(const Task& task);
 
  private:
-  using Nodes = std::vector<int>;                // [experts]
+  using Nodes = LayerSearch::Nodes;
   using Slots = std::vector<std::vector<Slot>>;  // [nodes]
 
-  void raise_limits(const Nodes& even);
+  void set_limits();
   Partition::Costs costs(const Task& task) const;
-  std::vector<Nodes> starts(const Task& task, const LayerTrace& tokens, std::int64_t work) const;
-  bool repaired(Partition& partition) const;
-  Nodes search(const Task& task, std::int64_t work) const;
-  Nodes best_of(const Task& task, const std::vector<Nodes>& candidates) const;
-  bool within_limits(const Nodes& nodes) const;
+  std::vector<Loads> node_loads(const Nodes& nodes) const;
+  double worst_of_group(const Nodes& nodes) const;
+  double seconds(const Task& task, const Nodes& nodes) const;
+  Nodes search(const Task& task, std::int64_t work);
   bool has_room() const;
   Slots one_each(const Nodes& nodes) const;
   Slots replicated(const Task& task, const Nodes& nodes, std::int64_t work) const;
@@ -56,12 +54,12 @@ class LayerPlanner {
   const LayerTrace& layer_;
   const Topology& topology_;
   const PlanOptions& options_;
-  int slots_;                        // of a rank
+  int groups_;
   std::vector<std::int64_t> loads_;  // [experts]
-  std::vector<int> node_ranks_;      // [nodes]
-  std::vector<double> mean_;         // [nodes] load, if all ranks had the same
-  NodeLimits limits_;
-  double rank_limit_ = 0;  // load of a rank
+  Loads total_;
+  NodeLimits limits_;        // of what is searched
+  NodeLimits group_limits_;  // the same with limits of each group
+  RankLimits ranks_;
   std::shared_ptr<const CoActivation> all_;
 };
 

@@ -85,12 +85,12 @@ void Partition::for_each_node(std::int64_t token, int group, Visit visit) const 
 void Partition::assign(std::span<const int> nodes) {
   check(nodes.size() == node_of_.size(), "a node for every expert");
   node_of_.assign(nodes.begin(), nodes.end());
-  std::ranges::fill(node_load_, 0);
+  std::ranges::fill(node_load_, Loads{});
   std::ranges::fill(node_size_, 0);
   std::ranges::fill(node_visits_, 0);
   for (int expert = 0; expert < experts(); ++expert) {
     check(node_of(expert) >= 0 && node_of(expert) < nodes_, "an expert is on a node");
-    node_load_[as_index(node_of(expert))] += load(expert);
+    node_load_[as_index(node_of(expert))] += loads(expert);
     ++node_size_[as_index(node_of(expert))];
   }
   for (auto* table : {&alone_, &lost_, &visited_, &would_meet_}) {
@@ -155,8 +155,8 @@ void Partition::move(int expert, int to) {
     node_of_[as_index(expert)] = from;  // as the tokens that are still to come have it
   }
   node_of_[as_index(expert)] = to;
-  node_load_[as_index(from)] -= load(expert);
-  node_load_[as_index(to)] += load(expert);
+  node_load_[as_index(from)] = node_load_[as_index(from)] - loads(expert);
+  node_load_[as_index(to)] += loads(expert);
   --node_size_[as_index(from)];
   ++node_size_[as_index(to)];
 }

@@ -16,6 +16,7 @@
 #include "base/index.h"
 #include "base/itinerary.h"
 #include "planner/co_activation.h"
+#include "planner/node_limits.h"
 
 namespace cartesian {
 
@@ -44,7 +45,10 @@ class Partition {
   const std::vector<int>& assignment() const { return node_of_; }
   /// Tokens' choices of an expert, of all tokens.
   std::int64_t load(int expert) const { return all_->load(expert); }
-  std::int64_t node_load(int node) const { return node_load_[as_index(node)]; }
+  Loads loads(int expert) const {
+    return Loads{}.add(group_of(expert), static_cast<double>(load(expert)));
+  }
+  const Loads& node_load(int node) const { return node_load_[as_index(node)]; }
   int node_size(int node) const { return node_size_[as_index(node)]; }
 
   /// Of the layer's tokens.
@@ -99,8 +103,8 @@ class Partition {
   std::int64_t work_ = 0;
   std::int64_t work_of_token_ = 1;  // of one with many choices, over that of one with two and two
   std::vector<int> node_of_;        // [experts]
-  std::vector<std::int64_t> node_load_;    // [nodes]
-  std::vector<int> node_size_;             // [nodes] experts
+  std::vector<Loads> node_load_;    // [nodes]
+  std::vector<int> node_size_;      // [nodes] experts
   std::vector<std::int64_t> first_token_;  // [experts + 1] into tokens_
   std::vector<std::int32_t> tokens_;       // of each expert, ascending
   std::vector<std::uint8_t> counts_;       // [tokens][groups][nodes] of a token's experts

@@ -76,13 +76,10 @@ class Search {
   /// Whether `expert` may go to `node` while `back` (or nothing, if negative) comes from there.
   bool fits(int expert, int node, int back) const {
     const int from = partition_.node_of(expert);
-    const std::int64_t more = partition_.load(expert) - (back >= 0 ? partition_.load(back) : 0);
+    const Loads more = partition_.loads(expert) - (back >= 0 ? partition_.loads(back) : Loads{});
     return (back >= 0 || partition_.node_size(node) < limits_.slots[as_index(node)]) &&
-           within(node, more) && within(from, -more);
-  }
-  bool within(int node, std::int64_t more) const {
-    return more <= 0 ||
-           static_cast<double>(partition_.node_load(node) + more) <= limits_.load[as_index(node)];
+           limits_.allow(node, partition_.node_load(node), more) &&
+           limits_.allow(from, partition_.node_load(from), Loads{} - more);
   }
 
   bool improve_one(int expert) {
@@ -164,10 +161,6 @@ class Search {
   std::vector<std::vector<int>> members_;  // [nodes] experts
 };
 
-double overload_of(const NodeLimits& limits, int node, double load) {
-  return std::max(0.0, load - limits.load[as_index(node)]);
-}
-
 /// A swap, or a move to a free slot (`back` negative), that takes away overload.
 struct Relief {
   int expert = -1;  ///< none
@@ -180,13 +173,11 @@ struct Relief {
 void consider(const Partition& partition, const NodeLimits& limits, int expert, int to, int back,
               Relief& best) {
   const int from = partition.node_of(expert);
-  const auto more =
-      static_cast<double>(partition.load(expert) - (back >= 0 ? partition.load(back) : 0));
-  const auto load_from = static_cast<double>(partition.node_load(from));
-  const auto load_to = static_cast<double>(partition.node_load(to));
-  const double less = overload_of(limits, from, load_from) + overload_of(limits, to, load_to) -
-                      overload_of(limits, from, load_from - more) -
-                      overload_of(limits, to, load_to + more);
+  const Loads more = partition.loads(expert) - (back >= 0 ? partition.loads(back) : Loads{});
+  const Loads& load_from = partition.node_load(from);
+  const Loads& load_to = partition.node_load(to);
+  const double less = limits.overload(from, load_from) + limits.overload(to, load_to) -
+                      limits.overload(from, load_from - more) - limits.overload(to, load_to + more);
   if (less <= 0) {
     return;
   }
@@ -222,7 +213,7 @@ Relief cheapest_relief(const Partition& partition, const NodeLimits& limits, int
 Relief cheapest_relief(const Partition& partition, const NodeLimits& limits) {
   std::vector<std::pair<double, int>> overloaded;
   for (int node = 0; node < partition.nodes(); ++node) {
-    const double over = overload_of(limits, node, static_cast<double>(partition.node_load(node)));
+    const double over = limits.overload(node, partition.node_load(node));
     if (over > 0) {
       overloaded.emplace_back(-over, node);
     }
@@ -241,7 +232,7 @@ Relief cheapest_relief(const Partition& partition, const NodeLimits& limits) {
 double overload(const Partition& partition, const NodeLimits& limits) {
   double sum = 0;
   for (int node = 0; node < partition.nodes(); ++node) {
-    sum += overload_of(limits, node, static_cast<double>(partition.node_load(node)));
+    sum += limits.overload(node, partition.node_load(node));
   }
   return sum;
 }

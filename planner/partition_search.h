@@ -5,15 +5,10 @@
 #include <span>
 #include <vector>
 
+#include "planner/node_limits.h"
 #include "planner/partition.h"
 
 namespace cartesian {
-
-/// [nodes] each.
-struct NodeLimits {
-  std::vector<int> slots;
-  std::vector<double> load;  ///< in choices of tokens
-};
 
 struct SearchOptions {
   std::uint64_t seed = 1;

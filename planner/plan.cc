@@ -11,6 +11,8 @@
 #include "base/random.h"
 #include "planner/layer_planner.h"
 #include "planner/parallel.h"
+#include "planner/replica_costs.h"
+#include "planner/step_time.h"
 
 namespace cartesian {
 
@@ -66,19 +68,39 @@ Placement place(const RoutingTrace& trace, const Cluster& cluster, const PlanOpt
   return {shape, std::move(replicas)};
 }
 
+/// Tokens of a step for one of the trace.
+double step_scale(const RoutingTrace& trace, const PlanOptions& options) {
+  return tokens_per_step(trace, options) /
+         static_cast<double>(std::max<std::int64_t>(1, trace.tokens));
+}
+
 /// Copies of the trace's tokens whose bytes, there and back, are those of one replica's gradients.
 double least_saving(const RoutingTrace& trace, const PlanOptions& options) {
   // 2 * 3 d D elements of gradients against 2 d of a copy, in elements of one size.
-  return 3 * static_cast<double>(trace.expert_width) * static_cast<double>(trace.tokens) /
-         tokens_per_step(trace, options);
+  return 3 * static_cast<double>(trace.expert_width) / step_scale(trace, options);
 }
 
 /// Copies of the trace's tokens whose bytes, there and back in every step of the horizon, are those
 /// of an expert that moves.
 double worth_of_moving(const RoutingTrace& trace, const PlanOptions& options) {
-  const double copy = 2 * static_cast<double>(trace.hidden) * row_element_bytes(trace);
-  return moving_bytes(trace) / copy * static_cast<double>(trace.tokens) /
-         tokens_per_step(trace, options) / options.horizon_steps;
+  const RowSizes sizes = row_sizes(trace);
+  return moving_bytes(trace) / (2 * sizes.hidden * sizes.element_bytes) /
+         step_scale(trace, options) / options.horizon_steps;
+}
+
+/// Of a step, that a copy of one of the trace's tokens takes, forward and backward, on cards that
+/// have all as many.
+double copy_seconds(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options) {
+  const RowSizes sizes = row_sizes(trace);
+  return 2 * sizes.hidden * sizes.element_bytes / cluster.inter.bytes_per_s /
+         cluster.topology.nodes() * step_scale(trace, options);
+}
+
+/// Of a step, that a choice of one of the trace's tokens takes its rank.
+double choice_seconds(const RoutingTrace& trace, const Cluster& cluster,
+                      const PlanOptions& options) {
+  return (1 + kBackwardProducts) * expert_flops(row_sizes(trace)) / cluster.flops *
+         step_scale(trace, options);
 }
 
 /// The running placement's ranks of one layer.
@@ -102,8 +124,6 @@ double expert_bytes(const RoutingTrace& trace) {
 }
 
 double moving_bytes(const RoutingTrace& trace) { return expert_bytes(trace) * 3 / 4; }
-
-double row_element_bytes(const RoutingTrace& trace) { return trace.dtype == "bfloat16" ? 2 : 4; }
 
 double tokens_per_step(const RoutingTrace& trace, const PlanOptions& options) {
   if (options.tokens_per_step > 0) {
@@ -147,6 +167,8 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
         return planner.plan({.seed = random_bits(random_key(options.seed, "plan"), layer),
                              .work = work,
                              .least_saving = least_saving(trace, options),
+                             .copy_s = copy_seconds(trace, cluster, options),
+                             .choice_s = choice_seconds(trace, cluster, options),
                              .running = options.running != nullptr ? &running : nullptr,
                              .away = worth_of_moving(trace, options)});
       });

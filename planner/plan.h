@@ -14,7 +14,10 @@ namespace cartesian {
 struct PlanOptions {
   Flow flow = Flow::pivot;  ///< what is planned for; `flat` as `home`
   double load_cap = 1.10;   ///< most choices on a node, over the mean of its share
-  int slots = 0;            ///< experts on a rank, of both groups; 0: as few as hold each once
+  /// Of the cap: kept free for text that is not the trace's, at most a third of what it allows
+  /// above the mean.
+  double load_margin = 0.03;
+  int slots = 0;          ///< experts on a rank, of both groups; 0: as few as hold each once
   double redundancy = 0;  ///< of slots == 0: so many more, as a share of the experts, for replicas
   double tokens_per_step = 0;  ///< of training, which replicas must pay in; 0: the trace's
   std::uint64_t seed = 1;
@@ -36,8 +39,6 @@ int slots_per_rank(const PlacementShape& shape, const PlanOptions& options);
 double expert_bytes(const RoutingTrace& trace);
 /// Bytes of it that move with it: all but the gradient.
 double moving_bytes(const RoutingTrace& trace);
-/// Bytes of one number of a row that travels.
-double row_element_bytes(const RoutingTrace& trace);
 /// Of training, that replicas and moves must pay in: the option's, or else the trace's.
 double tokens_per_step(const RoutingTrace& trace, const PlanOptions& options);
 

@@ -30,10 +30,7 @@ PlacementCosts evaluate_layer(const RoutingTrace& trace, const LayerTrace& layer
     costs.speculative = pivot.copies_per_token();
   }
   const Traffic& planned = options.flow == Flow::pivot ? pivot : home;
-  const RowSizes sizes{.hidden = static_cast<double>(trace.hidden),
-                       .expert_width = static_cast<double>(trace.expert_width),
-                       .element_bytes = row_element_bytes(trace),
-                       .experts = static_cast<double>(trace.experts)};
+  const RowSizes sizes = row_sizes(trace);
   const double row_bytes = sizes.hidden * sizes.element_bytes;
   const double tokens = std::max(1.0, planned.tokens);
   for (const Traffic::Phase& phase : planned.phases) {

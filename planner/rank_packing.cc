@@ -1,7 +1,9 @@
 #include "planner/rank_packing.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <utility>
 
 #include "base/check.h"
 #include "base/index.h"
@@ -10,6 +12,9 @@ namespace cartesian {
 
 namespace {
 
+/// Choices of A's experts, of B's, of both.
+using Load = std::array<std::int64_t, 3>;
+
 class Packing {
  public:
   Packing(std::span<const Slot> node, const RankPackingOptions& options)
@@ -17,7 +22,13 @@ class Packing {
         options_(options),
         rank_of_(node.size(), -1),
         load_(as_index(options.ranks)),
-        size_(as_index(options.ranks)) {}
+        size_(as_index(options.ranks)) {
+    for (std::size_t i = 1; i < node.size(); ++i) {
+      for (std::size_t j = 0; j < i; ++j) {
+        replicated_ = replicated_ || node[i].expert == node[j].expert;
+      }
+    }
+  }
 
   RankPacking pack() {
     for (std::size_t i = 0; i < options_.was.size(); ++i) {
@@ -34,15 +45,24 @@ class Packing {
         place(i);
       }
     }
-    while (static_cast<double>(load_[most_loaded()]) > options_.enough && relieve()) {
+    while (static_cast<double>(most()[2]) > options_.enough && relieve()) {
     }
-    return {std::move(rank_of_), load_[most_loaded()]};
+    return {std::move(rank_of_), most()[2]};
   }
 
  private:
+  struct Swap {
+    std::size_t given;
+    std::size_t taken;  // node_.size(): a free slot
+    int to;
+  };
+
   bool has_slot(int rank) const { return size_[as_index(rank)] < options_.slots; }
   /// Whether a slot other than `beside` has the expert there.
   bool holds(int rank, int expert, std::size_t beside = std::size_t(-1)) const {
+    if (!replicated_) {
+      return false;
+    }
     for (std::size_t i = 0; i < node_.size(); ++i) {
       if (i != beside && rank_of_[i] == rank && node_[i].expert == expert) {
         return true;
@@ -50,24 +70,50 @@ class Packing {
     }
     return false;
   }
-  std::size_t most_loaded() const {
-    return static_cast<std::size_t>(std::ranges::max_element(load_) - load_.begin());
+
+  Load load_of(std::size_t i) const {
+    Load load{0, 0, node_[i].load};
+    load.at(as_index(node_[i].group)) = node_[i].load;
+    return load;
   }
 
+  /// The largest of all ranks; of two of them, if others are to come instead of theirs.
+  Load most(int a = -1, const Load& at_a = {}, int b = -1, const Load& at_b = {}) const {
+    Load most{};
+    for (int rank = 0; rank < options_.ranks; ++rank) {
+      const Load& load = rank == a ? at_a : rank == b ? at_b : load_[as_index(rank)];
+      for (std::size_t i = 0; i < most.size(); ++i) {
+        most.at(i) = std::max(most.at(i), load.at(i));
+      }
+    }
+    return most;
+  }
+  static std::int64_t sum(const Load& load) { return load[0] + load[1] + load[2]; }
+
   void put(std::size_t i, int rank) {
+    const Load load = load_of(i);
+    for (std::size_t of = 0; of < load.size(); ++of) {
+      if (rank_of_[i] >= 0) {
+        load_[as_index(rank_of_[i])].at(of) -= load.at(of);
+      }
+      load_[as_index(rank)].at(of) += load.at(of);
+    }
     if (rank_of_[i] >= 0) {
-      load_[as_index(rank_of_[i])] -= node_[i].load;
       --size_[as_index(rank_of_[i])];
     }
-    rank_of_[i] = rank;
-    load_[as_index(rank)] += node_[i].load;
     ++size_[as_index(rank)];
+    rank_of_[i] = rank;
   }
 
   void place(std::size_t i) {
+    const std::size_t group = as_index(node_[i].group);
+    const auto loaded = [&](int rank) {
+      const Load& load = load_[as_index(rank)];
+      return std::pair(load.at(group), load[2]);
+    };
     int best = -1;
     for (int rank = 0; rank < options_.ranks; ++rank) {
-      if (has_slot(rank) && (best < 0 || load_[as_index(rank)] < load_[as_index(best)]) &&
+      if (has_slot(rank) && (best < 0 || loaded(rank) < loaded(best)) &&
           !holds(rank, node_[i].expert)) {
         best = rank;
       }
@@ -77,56 +123,67 @@ class Packing {
     }
   }
 
-  /// The swap of one of the most loaded rank's experts, with one of another rank or a free slot
-  /// there, after which the larger of the two loads is smallest. False if that is no less.
+  /// The swap of an expert on one of the most loaded ranks, with one of another rank or a free slot
+  /// there, that lowers the largest loads most. False if there is none.
   bool relieve() {
-    const auto most = static_cast<int>(most_loaded());
-    std::int64_t best = load_[as_index(most)];
-    std::size_t given = node_.size();
-    std::size_t taken = node_.size();
-    int to = -1;
+    const Load now = most();
+    std::int64_t least = sum(now);
+    Swap best{node_.size(), node_.size(), -1};
     for (std::size_t i = 0; i < node_.size(); ++i) {
-      if (rank_of_[i] != most) {
+      const int from = rank_of_[i];
+      if (from < 0 || !is_most(from, now)) {
         continue;
       }
-      const auto consider = [&](int rank, std::size_t back, std::int64_t back_load) {
-        const std::int64_t more = node_[i].load - back_load;
-        const std::int64_t larger =
-            std::max(load_[as_index(most)] - more, load_[as_index(rank)] + more);
-        if (larger < best && !holds(rank, node_[i].expert, back) &&
-            (back == node_.size() || !holds(most, node_[back].expert, i))) {
-          best = larger;
-          given = i;
-          taken = back;
-          to = rank;
+      const auto consider = [&](int to, std::size_t back) {
+        if (to < 0 || to == from || holds(to, node_[i].expert, back) ||
+            (back < node_.size() && holds(from, node_[back].expert, i))) {
+          return;
+        }
+        Load at_from = load_[as_index(from)];
+        Load at_to = load_[as_index(to)];
+        const Load given = load_of(i);
+        const Load taken = back < node_.size() ? load_of(back) : Load{};
+        for (std::size_t of = 0; of < given.size(); ++of) {
+          at_from.at(of) += taken.at(of) - given.at(of);
+          at_to.at(of) += given.at(of) - taken.at(of);
+        }
+        const std::int64_t then = sum(most(from, at_from, to, at_to));
+        if (then < least) {
+          least = then;
+          best = {i, back, to};
         }
       };
       for (std::size_t j = 0; j < node_.size(); ++j) {
-        if (rank_of_[j] >= 0 && rank_of_[j] != most) {
-          consider(rank_of_[j], j, node_[j].load);
-        }
+        consider(rank_of_[j], j);
       }
       for (int rank = 0; rank < options_.ranks; ++rank) {
-        if (rank != most && has_slot(rank)) {
-          consider(rank, node_.size(), 0);
+        if (has_slot(rank)) {
+          consider(rank, node_.size());
         }
       }
     }
-    if (to < 0) {
+    if (best.to < 0) {
       return false;
     }
-    put(given, to);
-    if (taken < node_.size()) {
-      put(taken, most);
+    const int from = rank_of_[best.given];
+    put(best.given, best.to);
+    if (best.taken < node_.size()) {
+      put(best.taken, from);
     }
     return true;
   }
 
+  bool is_most(int rank, const Load& most) const {
+    const Load& load = load_[as_index(rank)];
+    return load[0] == most[0] || load[1] == most[1] || load[2] == most[2];
+  }
+
   std::span<const Slot> node_;
   const RankPackingOptions& options_;
-  std::vector<int> rank_of_;        // [slots of the node]
-  std::vector<std::int64_t> load_;  // [ranks]
-  std::vector<int> size_;           // [ranks]
+  bool replicated_ = false;   // some expert is there twice
+  std::vector<int> rank_of_;  // [slots of the node]
+  std::vector<Load> load_;    // [ranks]
+  std::vector<int> size_;     // [ranks]
 };
 
 }  // namespace

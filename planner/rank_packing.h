@@ -1,6 +1,6 @@
 #pragma once
 // Which rank of its node holds an expert: every rank within its slots, the most loaded one as
-// little loaded as can be found.
+// little loaded as can be found, by A's experts, by B's and by both.
 
 #include <cstdint>
 #include <span>
@@ -12,7 +12,7 @@ namespace cartesian {
 
 struct RankPacking {
   std::vector<int> rank_of;    ///< [slots] 0 to ranks - 1; -1: no rank is left without its expert
-  std::int64_t most_load = 0;  ///< of a rank
+  std::int64_t most_load = 0;  ///< of a rank, both groups
 };
 
 struct RankPackingOptions {
@@ -23,7 +23,9 @@ struct RankPackingOptions {
 };
 
 /// Heaviest first to the least loaded rank with a free slot and no replica of the same expert, then
-/// swaps while they lower the most loaded rank. REQUIRES: the node's slots fit its ranks'.
+/// swaps while they lower the most loaded ranks. Groups work one after the other, so what is
+/// lowered is the largest load by A's experts and the largest by B's, and the largest of both.
+/// REQUIRES: the node's slots fit its ranks'.
 RankPacking pack_ranks(std::span<const Slot> node, const RankPackingOptions& options);
 
 }  // namespace cartesian

@@ -15,10 +15,16 @@ struct Swap {
   int b;
 };
 
-std::vector<std::vector<Slot>> slots_of(const Partition& partition) {
-  std::vector<std::vector<Slot>> slots(as_index(partition.nodes()));
-  for (int expert = 0; expert < partition.experts(); ++expert) {
-    slots[as_index(partition.node_of(expert))].push_back({expert, partition.load(expert)});
+Slot slot_of(const CoActivation& all, int expert) {
+  return {expert, all.group_of(expert), all.load(expert)};
+}
+
+/// [nodes].
+std::vector<std::vector<Slot>> slots_of(const CoActivation& all, std::span<const int> node_of,
+                                        std::size_t nodes) {
+  std::vector<std::vector<Slot>> slots(nodes);
+  for (std::size_t expert = 0; expert < node_of.size(); ++expert) {
+    slots[as_index(node_of[expert])].push_back(slot_of(all, static_cast<int>(expert)));
   }
   return slots;
 }
@@ -40,9 +46,10 @@ std::vector<Swap> swaps_of(const Partition& partition, const NodeLimits& limits,
     }
     for (int b = 0; b < partition.experts(); ++b) {
       const int other = partition.node_of(b);
-      const std::int64_t more = partition.load(a) - partition.load(b);
-      if (other != node && more > 0 &&
-          static_cast<double>(partition.node_load(other) + more) <= limits.load[as_index(other)]) {
+      const Loads more = partition.loads(a) - partition.loads(b);
+      if (other != node && more.both() > 0 &&
+          limits.allow(other, partition.node_load(other), more) &&
+          limits.allow(node, partition.node_load(node), Loads{} - more)) {
         swaps.push_back({partition.gain(a, other) + partition.gain(b, node), a, b});
       }
     }
@@ -53,18 +60,20 @@ std::vector<Swap> swaps_of(const Partition& partition, const NodeLimits& limits,
 
 }  // namespace
 
-std::vector<std::int64_t> most_loaded_ranks(const Partition& partition, const RankLimits& limits) {
+std::vector<std::int64_t> most_loaded_ranks(const CoActivation& all, std::span<const int> nodes,
+                                            const RankLimits& limits) {
   std::vector<std::int64_t> most;
-  const auto slots = slots_of(partition);
-  for (int node = 0; node < partition.nodes(); ++node) {
-    most.push_back(most_loaded(slots[as_index(node)], node, limits));
+  const auto slots = slots_of(all, nodes, limits.ranks.size());
+  for (std::size_t node = 0; node < slots.size(); ++node) {
+    most.push_back(most_loaded(slots[node], static_cast<int>(node), limits));
   }
   return most;
 }
 
 void repair_ranks(Partition& partition, const NodeLimits& nodes, const RankLimits& ranks,
                   int tries) {
-  std::vector<std::int64_t> most = most_loaded_ranks(partition, ranks);
+  const CoActivation& all = partition.all();
+  std::vector<std::int64_t> most = most_loaded_ranks(all, partition.assignment(), ranks);
   while (tries > 0) {
     const auto worst = std::ranges::max_element(most);
     const auto node = static_cast<int>(worst - most.begin());
@@ -77,11 +86,9 @@ void repair_ranks(Partition& partition, const NodeLimits& nodes, const RankLimit
         break;
       }
       const int other = partition.node_of(swap.b);
-      auto slots = slots_of(partition);
-      *std::ranges::find(slots[as_index(node)], swap.a, &Slot::expert) = {swap.b,
-                                                                          partition.load(swap.b)};
-      *std::ranges::find(slots[as_index(other)], swap.b, &Slot::expert) = {swap.a,
-                                                                           partition.load(swap.a)};
+      auto slots = slots_of(all, partition.assignment(), ranks.ranks.size());
+      *std::ranges::find(slots[as_index(node)], swap.a, &Slot::expert) = slot_of(all, swap.b);
+      *std::ranges::find(slots[as_index(other)], swap.b, &Slot::expert) = slot_of(all, swap.a);
       const std::int64_t here = most_loaded(slots[as_index(node)], node, ranks);
       const std::int64_t there = most_loaded(slots[as_index(other)], other, ranks);
       if (here < *worst &&

@@ -3,19 +3,21 @@
 // overloading one.
 
 #include <span>
+#include <vector>
 
 #include "planner/partition_search.h"
 
 namespace cartesian {
 
 struct RankLimits {
-  std::span<const int> ranks;  ///< [nodes]
-  int slots = 1;               ///< of a rank
-  double load = 0;             ///< of a rank, in choices of tokens
+  std::vector<int> ranks;  ///< [nodes]
+  int slots = 1;           ///< of a rank
+  double load = 0;         ///< of a rank, in choices of tokens
 };
 
-/// The most loaded rank of each node, packed as well as pack_ranks() can.
-std::vector<std::int64_t> most_loaded_ranks(const Partition& partition, const RankLimits& limits);
+/// The load of the most loaded rank of each node, packed as well as pack_ranks() can: [nodes].
+std::vector<std::int64_t> most_loaded_ranks(const CoActivation& all, std::span<const int> nodes,
+                                            const RankLimits& limits);
 
 /// While some rank is over its load, the cheapest of the swaps that lower it, if there is one; no
 /// node's load rises above its limit. `tries`: packings to spend. Deterministic.

@@ -1,30 +1,23 @@
 #pragma once
 // ReplicaCosts: one layer's experts over nodes, some of them on several, with the copies that
 // tokens need in the mean over uniform homes and the load of every node, both by a sample of the
-// trace. Which replica serves a token follows base/itinerary.h; the pivot is the best there is.
+// trace.
 
-#include <algorithm>
-#include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "base/itinerary.h"
-#include "planner/partition_search.h"
+#include "planner/node_limits.h"
+#include "planner/replica_routes.h"
 
 namespace cartesian {
-
-using NodeSet = std::uint64_t;  ///< bit n: node n
-inline constexpr int kMostReplicaNodes = 64;
-inline NodeSet node_bit(int node) { return NodeSet{1} << node; }
 
 /// Not thread-safe.
 class ReplicaCosts {
  public:
   struct Options {
-    Flow flow = Flow::pivot;
-    std::int64_t sample = 4096;     ///< tokens that are looked at, spread over the trace
-    int homes = 8;                  ///< of each token; with at least as many as nodes, all
+    ReplicaRoutes::Options routes = {};
     double replica = 0;             ///< what a replica costs, in copies of all the trace's tokens
     double away = 0;                ///< what one costs where it was not before
     std::vector<NodeSet> was = {};  ///< [experts] where they were; empty: anywhere
@@ -40,7 +33,7 @@ class ReplicaCosts {
                std::span<const std::int64_t> loads, std::vector<NodeSet> nodes_of, Options options);
 
   int experts() const { return static_cast<int>(nodes_of_.size()); }
-  int nodes() const { return topology_.nodes(); }
+  int nodes() const { return routes_.nodes(); }
   /// [experts of A, then of B].
   const std::vector<NodeSet>& nodes_of() const { return nodes_of_; }
   /// Copies of all the trace's tokens.
@@ -61,60 +54,36 @@ class ReplicaCosts {
   double saving(int expert, int node);
   /// Whether the node has a free slot, and about enough load to spare.
   bool has_room(int expert, int node) const;
-  /// Makes the changes if they save more than they cost and no node's load rises above its limit,
-  /// or above what it was where that is more. Slots are the caller's.
-  bool try_change(std::span<const Change> wanted);
+  /// Makes the changes if they save more than they cost, or cost less than `loss` more, and no
+  /// node's load rises above its limit, or above what it was where that is more; returns what they
+  /// save then. Slots are the caller's.
+  std::optional<double> try_change(std::span<const Change> wanted, double loss = 0);
+  /// Every expert somewhere else.
+  void assign(std::vector<NodeSet> nodes_of);
 
  private:
-  /// How a token with some home goes.
-  struct Journey {
-    int copies;
-    int pivot;
-    int rows;  ///< copies, if every choice had one of its own
-  };
-  /// Where one group's choices are served.
-  struct Served {
-    NodeSet nodes = 0;
-    int choices = 0;
-    std::array<std::uint8_t, 256> node;
-    int beside(int other) const {
-      return choices - static_cast<int>(std::count(node.begin(), node.begin() + choices, other));
-    }
-  };
-
-  int groups() const { return static_cast<int>(layer_.groups.size()); }
-  NodeSet nodes_of(int group, int id) const {
-    return nodes_of_[static_cast<std::size_t>(group) * static_cast<std::size_t>(layer_.experts) +
-                     static_cast<std::size_t>(id)];
-  }
-  template <class Visit>
-  void serve(std::int64_t token, int group, int origin, int home, Visit visit) const;
-  void serve_all(std::int64_t token, int group, int origin, int home, Served& served) const;
-  Journey journey(std::int64_t token, int home) const;
-  template <class Visit>
-  void for_each_home(std::int64_t token, Visit visit) const;
-  template <class Visit>
-  void for_each_served(std::int64_t token, Visit visit) const;
-  double cost_of(std::int64_t token);
+  int group_of(int expert) const { return expert / experts_of_group_; }
+  double cost_of(int sample);
   void set_nodes(int expert, NodeSet nodes);
   void add_loads(std::span<const int> samples, double sign);
   std::vector<int> samples_of(std::span<const Change> changes) const;
   void exchange(std::span<Change> changes);
-  double scale() const;
+  double scale() const { return scale_; }
+  /// Choices of an expert in the whole trace for one in the sample.
+  double scale_of(int expert) const;
   /// What an expert's replicas cost.
   double price(int expert, NodeSet nodes) const;
 
-  const LayerTrace& layer_;
-  const Topology& topology_;
+  ReplicaRoutes routes_;
   const NodeLimits& limits_;
   Options options_;
-  std::vector<double> home_share_;            // [nodes]
+  int experts_of_group_;
+  double scale_ = 0;                          // tokens of the trace for one in the sample
   std::vector<NodeSet> nodes_of_;             // [experts]
   std::vector<std::int64_t> load_;            // [experts] choices in the whole trace
   std::vector<int> node_size_;                // [nodes]
-  std::vector<double> node_load_;             // [nodes] choices that are served there
-  std::vector<std::int64_t> sampled_;         // tokens
-  std::vector<std::vector<int>> samples_of_;  // [experts] indices into sampled_
+  std::vector<Loads> node_load_;              // [nodes] choices that are served there
+  std::vector<std::vector<int>> samples_of_;  // [experts] sampled tokens
   double smoothing_ = 0;                      // cost = copies + smoothing_ * (rows - copies)
   std::vector<double> costs_;                 // of each sampled token
   std::int64_t work_ = 0;                     // tokens looked at

@@ -19,6 +19,8 @@ namespace cartesian {
 namespace {
 
 constexpr double kSmoothing = 0.3;
+constexpr double kWarm = 1e-3;  // of all copies, that a change may cost more at first
+constexpr double kCold = 2e-5;  // and in the end
 constexpr std::int64_t kFewestSampled = 256;
 constexpr std::int64_t kMostSampled = 8192;
 constexpr int kTournament = 4;  // experts that are compared by affinity before one is tried
@@ -36,15 +38,30 @@ class ReplicaSearch {
     }
   }
 
+  /// By simulated annealing: what costs more is taken, too, ever more seldom; the best is kept.
   void exchange_slots(std::int64_t work) {
-    const std::int64_t end = costs_.work() + work;
-    for (std::int64_t tries = 0; costs_.work() < end && tries < work; ++tries) {
+    const std::int64_t begin = costs_.work();
+    const double copies = costs_.copies();
+    std::vector<NodeSet> best = costs_.nodes_of();
+    double saved = 0;
+    double most = 0;
+    for (std::int64_t tries = 0; costs_.work() < begin + work && tries < work; ++tries) {
+      const double done = static_cast<double>(costs_.work() - begin) / static_cast<double>(work);
+      const double warmth = copies * kWarm * std::pow(kCold / kWarm, done);
+      const double loss = -warmth * std::log(1 - dice_.uniform());
       const int node = dice_.below(costs_.nodes());
       const int out = pick(node, true);
       const int in = pick(node, false);
       if (out >= 0 && in >= 0) {
-        try_exchange(node, out, in);
+        saved += try_exchange(node, out, in, loss);
       }
+      if (saved > most) {
+        most = saved;
+        best = costs_.nodes_of();
+      }
+    }
+    if (saved < most) {
+      costs_.assign(std::move(best));
     }
   }
 
@@ -93,7 +110,8 @@ class ReplicaSearch {
         queue.push(candidate);
       } else if (candidate.saving > 0) {
         const NodeSet nodes = nodes_of(candidate.expert) | node_bit(candidate.node);
-        added = costs_.try_change(std::array<Change, 1>{{{candidate.expert, nodes}}}) || added;
+        added = costs_.try_change(std::array<Change, 1>{{{candidate.expert, nodes}}}).has_value() ||
+                added;
       }
     }
     return added;
@@ -130,22 +148,31 @@ class ReplicaSearch {
     return best;
   }
 
-  void try_exchange(int node, int out, int in) {
+  /// Returns what it saves, 0 if nothing was exchanged.
+  double try_exchange(int node, int out, int in, double loss) {
     const NodeSet of_out = nodes_of(out);
     const NodeSet of_in = nodes_of(in);
     const NodeSet others = of_in & ~of_out;  // nodes where `out` may go in exchange
     if (!std::has_single_bit(of_out) && (others == 0 || dice_.below(2) == 0)) {
-      costs_.try_change(
-          std::array<Change, 2>{{{out, of_out & ~node_bit(node)}, {in, of_in | node_bit(node)}}});
-    } else if (others != 0) {
-      NodeSet left = others;
-      for (int skip = dice_.below(std::popcount(others)); skip > 0; --skip) {
-        left &= left - 1;
-      }
-      const NodeSet other = left & (~left + 1);
-      costs_.try_change(std::array<Change, 2>{
-          {{out, (of_out & ~node_bit(node)) | other}, {in, (of_in & ~other) | node_bit(node)}}});
+      return costs_
+          .try_change(std::array<Change, 2>{{{out, of_out & ~node_bit(node)},
+                                             {in, of_in | node_bit(node)}}},
+                      loss)
+          .value_or(0);
     }
+    if (others == 0) {
+      return 0;
+    }
+    NodeSet left = others;
+    for (int skip = dice_.below(std::popcount(others)); skip > 0; --skip) {
+      left &= left - 1;
+    }
+    const NodeSet other = left & (~left + 1);
+    return costs_
+        .try_change(std::array<Change, 2>{{{out, (of_out & ~node_bit(node)) | other},
+                                           {in, (of_in & ~other) | node_bit(node)}}},
+                    loss)
+        .value_or(0);
   }
 
   ReplicaCosts& costs_;
@@ -191,14 +218,14 @@ std::optional<std::vector<NodeSet>> cloned(const NodeLimits& limits, const CoAct
   return sets;
 }
 
-std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs) {
+std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs, const CoActivation& all) {
   const std::vector<double> served = costs.served();
   std::vector<std::vector<Slot>> slots(as_index(costs.nodes()));
   for (std::size_t node = 0; node < slots.size(); ++node) {
     for (int expert = 0; expert < costs.experts(); ++expert) {
       if ((costs.nodes_of()[as_index(expert)] & node_bit(static_cast<int>(node))) != 0) {
-        slots[node].push_back(
-            {expert, std::llround(served[as_index(expert) * slots.size() + node])});
+        slots[node].push_back({expert, all.group_of(expert),
+                               std::llround(served[as_index(expert) * slots.size() + node])});
       }
     }
   }
@@ -227,11 +254,11 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   const auto choices = static_cast<double>(layer.groups.size()) * std::max(1.0, all.choices());
   const auto sample = static_cast<std::int64_t>(static_cast<double>(plan.search.work) / 8 /
                                                 (choices * topology.nodes()));
-  const ReplicaCosts::Options options{.flow = plan.flow,
-                                      .sample = std::clamp(sample, kFewestSampled, kMostSampled),
-                                      .replica = plan.least_saving,
-                                      .away = plan.away,
-                                      .was = plan.running};
+  const ReplicaCosts::Options options{
+      .routes = {.flow = plan.flow, .sample = std::clamp(sample, kFewestSampled, kMostSampled)},
+      .replica = plan.least_saving,
+      .away = plan.away,
+      .was = plan.running};
   const auto costs_of = [&](std::vector<NodeSet> sets) {
     return std::make_unique<ReplicaCosts>(layer, topology, limits, all.loads(), std::move(sets),
                                           options);
@@ -262,7 +289,7 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
       best = costs.get();
     }
   }
-  return slots_of(*best);
+  return slots_of(*best, all);
 }
 
 }  // namespace cartesian

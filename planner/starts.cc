@@ -73,7 +73,7 @@ std::vector<int> cluster_start(const CoActivation& all, const Partition::Costs& 
         std::max(left - slots_left, static_cast<int>(static_cast<std::int64_t>(left) * slots /
                                                      std::max(1, slots + slots_left)));
     std::ranges::fill(affinity, 0.0);
-    double load = 0;
+    Loads load;
     for (int taken = 0; taken < std::min(share, slots) && left > 0; ++taken, --left) {
       int best = -1;
       int lightest = -1;
@@ -82,14 +82,14 @@ std::vector<int> cluster_start(const CoActivation& all, const Partition::Costs& 
           continue;
         }
         lightest = expert;
-        if (load + static_cast<double>(all.load(expert)) <= limits.load[as_index(node)] &&
+        if (limits.allow(node, load, all.loads(expert)) &&
             (best < 0 || affinity[as_index(expert)] > affinity[as_index(best)])) {
           best = expert;
         }
       }
       best = best >= 0 ? best : lightest;
       assignment[as_index(best)] = node;
-      load += static_cast<double>(all.load(best));
+      load += all.loads(best);
       for (int other = 0; other < experts; ++other) {
         const double weight =
             all.same_group(best, other) ? costs.visit[as_index(node)] : costs.meet;

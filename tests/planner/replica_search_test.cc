@@ -64,7 +64,7 @@ TEST_P(ReplicaSearchTest, CopiesAreThoseThatMessagesNeed) {
   const NodeLimits limits = limits_of(layer, 5, 10);
   const CoActivation all(layer);
   ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
-                      {.flow = GetParam(), .sample = 1000});
+                      {.routes = {.flow = GetParam(), .sample = 1000}});
   EXPECT_NEAR(search.copies(), counted(trace, search.nodes_of(), GetParam()), 1e-6);
   place_replicas(search, all, {.work = 20000});
   EXPECT_NEAR(search.copies(), counted(trace, search.nodes_of(), GetParam()),
@@ -80,7 +80,7 @@ TEST_P(ReplicaSearchTest, MoreRoomMeansFewerCopies) {
     const NodeLimits limits = limits_of(layer, slots, 10);
     const CoActivation all(layer);
     ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
-                        {.flow = GetParam()});
+                        {.routes = {.flow = GetParam()}});
     const double alone = search.copies();
     place_replicas(search, all, {.work = 60000});
     EXPECT_LE(search.copies(), alone);
@@ -111,7 +111,7 @@ TEST_P(ReplicaSearchTest, ReplicasMustPay) {
   const NodeLimits limits = limits_of(layer, 16, 10);
   const CoActivation all(layer);
   ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
-                      {.flow = GetParam(), .replica = 1e9});
+                      {.routes = {.flow = GetParam()}, .replica = 1e9});
   place_replicas(search, all, {.work = 1000});
   for (const NodeSet nodes : search.nodes_of()) {
     EXPECT_TRUE(std::has_single_bit(nodes));
@@ -124,7 +124,8 @@ TEST_P(ReplicaSearchTest, LoadsStayWithinTheLimits) {
   const Topology topology = four_nodes();
   const NodeLimits limits = limits_of(layer, 6, 1.3);
   const CoActivation all(layer);
-  ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all), {.flow = GetParam()});
+  ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
+                      {.routes = {.flow = GetParam()}});
   const auto loads = [&] {
     const std::vector<double> served = search.served();
     std::vector<double> load(4);
