@@ -177,6 +177,7 @@ int run(int argc, char** argv) {
   app.add_option("--tokens-per-step", options.plan.tokens_per_step,
                  "Of training, which replicas must pay in")
       ->capture_default_str();
+  app.add_option("--seed", options.plan.seed, "Of the search")->capture_default_str();
   app.add_option("--load-cap", options.plan.load_cap, "Over the mean")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (options.plan_trace.empty()) {

@@ -1,6 +1,7 @@
 #include "planner/bounds.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 #include <vector>
@@ -39,6 +40,32 @@ double least_cost(const CoActivation& all, const Partition::Costs& costs, int sl
   const double by_tokens = visit * static_cast<double>(all.choosing()) -
                            costs.meet * static_cast<double>(all.choosing_both());
   return std::max(by_pairs, by_tokens);
+}
+
+double least_imbalance(std::span<const std::int64_t> loads, int ranks, int slots) {
+  const auto total = static_cast<double>(std::reduce(loads.begin(), loads.end()));
+  if (total == 0) {
+    return 1;
+  }
+  // A rank that serves at most `most` needs load / most replicas of an expert, rounded up.
+  const auto fits = [&](double most) {
+    double needed = 0;
+    for (const std::int64_t load : loads) {
+      needed += std::max(1.0, std::ceil(static_cast<double>(load) / most));
+    }
+    return needed <= slots;
+  };
+  const double mean = total / ranks;
+  double low = mean;
+  double high = total;
+  if (fits(low)) {
+    return 1;
+  }
+  for (int halving = 0; halving < 60; ++halving) {
+    const double middle = (low + high) / 2;
+    (fits(middle) ? high : low) = middle;
+  }
+  return low / mean;
 }
 
 }  // namespace cartesian

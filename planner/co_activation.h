@@ -19,6 +19,7 @@ class CoActivation {
  public:
   explicit CoActivation(const LayerTrace& layer);
 
+  int groups() const { return static_cast<int>(loads_.size()) / experts_of_group_; }
   int experts() const { return static_cast<int>(loads_.size()); }
   std::int64_t tokens() const { return tokens_; }
   std::int64_t load(int expert) const { return loads_[as_index(expert)]; }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/placement.h"
+#include "planner/cluster.h"
 
 namespace cartesian {
 
@@ -15,5 +16,16 @@ struct GradientRing {
 
 /// One for every set of ranks, in the order of the sets.
 std::vector<GradientRing> gradient_rings(const Placement& placement);
+
+/// What all rings of a step send.
+struct GradientTraffic {
+  double inter_bytes = 0;
+  double intra_bytes = 0;
+  double seconds = 0;  ///< of the busiest card or rank
+};
+
+/// `expert_bytes`: of one expert's gradients.
+GradientTraffic count_gradients(const Placement& placement, const Cluster& cluster,
+                                double expert_bytes);
 
 }  // namespace cartesian

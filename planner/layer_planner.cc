@@ -13,8 +13,8 @@ namespace cartesian {
 
 namespace {
 
-constexpr double kShareOfReplicas = 0.6;  // of the work, if there is room for any
-constexpr double kMovesPerLook = 2.5;     // how much longer a look of ReplicaCosts takes
+constexpr double kShareOfReplicas = 0.8;  // of the work, if there is room for any
+constexpr double kMovesPerLook = 2;       // how much longer a look of ReplicaCosts takes
 constexpr double kAboveBalanced = 0.05;
 constexpr double kGroupsMatter = 0.05;  // of a step's time
 constexpr double kGroupsPay = 0.03;
@@ -64,39 +64,87 @@ ExpertRanks LayerPlanner::plan(const Task& task) {
                   task.running);
 }
 
+/// The most loaded node over the mean, by both groups.
+double LayerPlanner::worst_node(const std::vector<Loads>& loads) const {
+  double worst = 1;
+  for (std::size_t node = 0; node < loads.size(); ++node) {
+    if (total_.both() > 0) {
+      worst = std::max(worst,
+                       loads[node].both() * topology_.ranks() / ranks_.ranks[node] / total_.both());
+    }
+  }
+  return worst;
+}
+
+/// The same, of A or of B alone.
+double LayerPlanner::worst_of_group(const std::vector<Loads>& loads) const {
+  double worst = 1;
+  for (std::size_t node = 0; node < loads.size(); ++node) {
+    for (std::size_t group = 0; group < as_index(groups_); ++group) {
+      if (total_.of_group.at(group) > 0) {
+        worst = std::max(worst, loads[node].of_group.at(group) * topology_.ranks() /
+                                    ranks_.ranks[node] / total_.of_group.at(group));
+      }
+    }
+  }
+  return worst;
+}
+
+/// `load` and `group`: over the mean.
+NodeLimits LayerPlanner::limits_of(double load, std::optional<double> group) const {
+  NodeLimits limits;
+  for (const int ranks : ranks_.ranks) {
+    const double share = static_cast<double>(ranks) / topology_.ranks();
+    limits.slots.push_back(ranks * ranks_.slots);
+    limits.load.push_back(load * total_.both() * share);
+    for (std::size_t g = 0; group && g < as_index(groups_); ++g) {
+      limits.group_load.at(g).push_back(*group * total_.of_group.at(g) * share);
+    }
+  }
+  return limits;
+}
+
 /// By what balancing reaches, of both groups together or of each by itself.
 void LayerPlanner::set_limits() {
   const Nodes by_group = balanced_assignment(loads_, groups_, limits_.slots);
-  const auto worst_node = [&](const Nodes& nodes) {
-    double worst = 0;
-    const std::vector<Loads> loads = node_loads(nodes);
-    for (std::size_t node = 0; node < loads.size(); ++node) {
-      worst = std::max(worst, loads[node].both() * topology_.ranks() / ranks_.ranks[node]);
-    }
-    return total_.both() > 0 ? worst / total_.both() : 1;
-  };
+  const Nodes together = balanced_start(loads_, limits_);
   const auto worst_rank = [&](const Nodes& nodes) {
     const auto most = most_loaded_ranks(*all_, nodes, ranks_);
     return total_.both() > 0 ? static_cast<double>(*std::ranges::max_element(most)) *
                                    topology_.ranks() / total_.both()
                              : 1;
   };
-  limits_.load.assign(ranks_.ranks.size(), std::numeric_limits<double>::infinity());
-  const Nodes together = balanced_start(loads_, limits_);
-  const double load =
-      aimed_load(options_, std::min(worst_node(by_group), worst_node(together))) * total_.both();
-  const double group = aimed_load(options_, worst_of_group(by_group));
   const double rank = aimed_load(options_, std::min(worst_rank(by_group), worst_rank(together)));
   ranks_.load = rank * total_.both() / topology_.ranks();
-  group_limits_.slots = limits_.slots;
-  for (std::size_t node = 0; node < ranks_.ranks.size(); ++node) {
-    const double share = static_cast<double>(ranks_.ranks[node]) / topology_.ranks();
-    limits_.load[node] = load * share;
-    group_limits_.load.push_back(load * share);
-    for (std::size_t g = 0; g < as_index(groups_); ++g) {
-      group_limits_.group_load.at(g).push_back(group * total_.of_group.at(g) * share);
+  const double load = aimed_load(
+      options_, std::min(worst_node(node_loads(by_group)), worst_node(node_loads(together))));
+  limits_ = limits_of(load, std::nullopt);
+  group_limits_ = limits_of(load, aimed_load(options_, worst_of_group(node_loads(by_group))));
+}
+
+/// Replicas reach more.
+NodeLimits LayerPlanner::replica_limits() const {
+  std::vector<Loads> loads(ranks_.ranks.size());
+  const Slots slots = balance_nodes(loads_, groups_, limits_.slots, topology_.nodes());
+  for (std::size_t node = 0; node < slots.size(); ++node) {
+    for (const Slot& slot : slots[node]) {
+      loads[node].add(slot.group, static_cast<double>(slot.load));
     }
   }
+  NodeLimits limits = limits_of(aimed_load(options_, worst_node(loads)),
+                                limits_.group_load[0].empty()
+                                    ? std::nullopt
+                                    : std::optional(aimed_load(options_, worst_of_group(loads))));
+  for (std::size_t node = 0; node < limits.load.size(); ++node) {
+    limits.load[node] = std::min(limits.load[node], limits_.load[node]);
+    for (std::size_t group = 0; group < limits.group_load.size(); ++group) {
+      if (!limits.group_load.at(group).empty()) {
+        limits.group_load.at(group)[node] =
+            std::min(limits.group_load.at(group)[node], limits_.group_load.at(group)[node]);
+      }
+    }
+  }
+  return limits;
 }
 
 Partition::Costs LayerPlanner::costs(const Task& task) const {
@@ -117,21 +165,6 @@ std::vector<Loads> LayerPlanner::node_loads(const Nodes& nodes) const {
                                        static_cast<double>(loads_[expert]));
   }
   return loads;
-}
-
-/// The most loaded node by A's or by B's experts, over the mean.
-double LayerPlanner::worst_of_group(const Nodes& nodes) const {
-  double worst = 1;
-  const std::vector<Loads> loads = node_loads(nodes);
-  for (std::size_t node = 0; node < loads.size(); ++node) {
-    for (std::size_t group = 0; group < as_index(groups_); ++group) {
-      if (total_.of_group.at(group) > 0) {
-        worst = std::max(worst, loads[node].of_group.at(group) * topology_.ranks() /
-                                    ranks_.ranks[node] / total_.of_group.at(group));
-      }
-    }
-  }
-  return worst;
 }
 
 /// Of a step, with ranks of a node alike and cards too.
@@ -164,7 +197,7 @@ LayerPlanner::Nodes LayerPlanner::search(const Task& task, std::int64_t work) {
   LayerSearch together(layer);
   const Nodes& start = together.starts().front();
   const double waiting =
-      task.choice_s * (worst_of_group(start) - 1) * total_.both() / topology_.ranks();
+      task.choice_s * (worst_of_group(node_loads(start)) - 1) * total_.both() / topology_.ranks();
   if (groups_ == 1 || waiting < kGroupsMatter * seconds(task, start)) {
     return together.run(1);
   }
@@ -208,7 +241,7 @@ LayerPlanner::Slots LayerPlanner::replicated(const Task& task, const Nodes& node
       plan.running.push_back(set);
     }
   }
-  return plan_replicas(layer_, topology_, limits_, *all_, nodes, plan);
+  return plan_replicas(layer_, topology_, replica_limits(), *all_, nodes, plan);
 }
 
 ExpertRanks LayerPlanner::to_ranks(const Slots& slots, const ExpertRanks* running) const {

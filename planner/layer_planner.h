@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "planner/balance.h"
@@ -43,7 +44,10 @@ class LayerPlanner {
   void set_limits();
   Partition::Costs costs(const Task& task) const;
   std::vector<Loads> node_loads(const Nodes& nodes) const;
-  double worst_of_group(const Nodes& nodes) const;
+  double worst_node(const std::vector<Loads>& loads) const;
+  double worst_of_group(const std::vector<Loads>& loads) const;
+  NodeLimits limits_of(double load, std::optional<double> group) const;
+  NodeLimits replica_limits() const;
   double seconds(const Task& task, const Nodes& nodes) const;
   Nodes search(const Task& task, std::int64_t work);
   bool has_room() const;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "planner/bounds.h"
+#include "planner/gradient_rings.h"
 #include "planner/parallel.h"
 
 namespace cartesian {
@@ -37,7 +38,7 @@ PlacementCosts evaluate_layer(const RoutingTrace& trace, const LayerTrace& layer
     costs.inter_bytes += phase.inter() * row_bytes / tokens;
     costs.intra_bytes += phase.intra * row_bytes / tokens;
   }
-  costs.worst_card = worst_card(planned);
+  costs.card_imbalance = card_imbalance(planned);
   costs.rank_imbalance = rank_imbalance(planned);
   costs.time = predict_step(planned, tokens_per_step(trace, options), cluster, sizes);
   return costs;
@@ -84,12 +85,31 @@ PlacementCosts evaluate_placement(const RoutingTrace& trace, const Cluster& clus
     }
     all.inter_bytes += layer.inter_bytes;
     all.intra_bytes += layer.intra_bytes;
-    all.worst_card = std::max(all.worst_card, layer.worst_card);
+    for (std::size_t phase = 0; phase < all.card_imbalance.size(); ++phase) {
+      all.card_imbalance.at(phase) =
+          std::max(all.card_imbalance.at(phase), layer.card_imbalance.at(phase));
+    }
     all.rank_imbalance = std::max(all.rank_imbalance, layer.rank_imbalance);
     all.time += layer.time;
   }
+  const RowSizes sizes = row_sizes(trace);
+  const GradientTraffic gradients = count_gradients(
+      placement, cluster, 3 * sizes.hidden * sizes.expert_width * sizes.element_bytes);
+  all.gradient_bytes = gradients.inter_bytes + gradients.intra_bytes;
+  all.time.gradients_s = gradients.seconds;
   all.expert_bytes = bytes_of_fullest_rank(trace, placement);
   return all;
+}
+
+double least_rank_imbalance(const RoutingTrace& trace, const Cluster& cluster,
+                            const PlanOptions& options) {
+  const int ranks = cluster.topology.ranks();
+  const int slots = slots_per_rank(placement_shape(trace, ranks), options) * ranks;
+  double worst = 1;
+  for (const LayerTrace& layer : layers_of(trace)) {
+    worst = std::max(worst, least_imbalance(expert_loads(layer), ranks, slots));
+  }
+  return worst;
 }
 
 double least_copies(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options) {

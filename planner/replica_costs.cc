@@ -73,15 +73,13 @@ double ReplicaCosts::cost() const {
   return cost;
 }
 
-bool ReplicaCosts::within_limits() const {
-  for (std::size_t node = 0; node < node_size_.size(); ++node) {
-    if (node_size_[node] > limits_.slots[node] ||
-        limits_.overload(static_cast<int>(node), node_load_[node]) >
-            kLoadSlack * node_load_[node].both()) {
-      return false;
-    }
+double ReplicaCosts::overload() const {
+  double overload = 0;
+  for (std::size_t node = 0; node < node_load_.size(); ++node) {
+    const double over = limits_.overload(static_cast<int>(node), node_load_[node]);
+    overload += over > kLoadSlack * node_load_[node].both() ? over : 0;
   }
-  return true;
+  return overload;
 }
 
 double ReplicaCosts::scale_of(int expert) const {

@@ -40,8 +40,8 @@ class ReplicaCosts {
   double copies() const;
   /// Copies, and what replicas and moves cost.
   double cost() const;
-  /// Whether no node is over its slots or its load.
-  bool within_limits() const;
+  /// Choices beyond the nodes' limits.
+  double overload() const;
   /// Choices of an expert that its replica on a node serves, [experts][nodes], of the whole trace.
   std::vector<double> served() const;
   /// Tokens that were looked at so far: what a search has cost, on any machine.

@@ -18,11 +18,13 @@ namespace cartesian {
 
 namespace {
 
+constexpr std::int64_t kShareOfFirst = 4;  // of the work, that one of each other start is
+constexpr double kTight = 0.03;
 constexpr double kSmoothing = 0.3;
 constexpr double kWarm = 1e-3;  // of all copies, that a change may cost more at first
-constexpr double kCold = 2e-5;  // and in the end
+constexpr double kCold = 5e-5;  // and in the end
 constexpr std::int64_t kFewestSampled = 256;
-constexpr std::int64_t kMostSampled = 8192;
+constexpr std::int64_t kMostSampled = 4096;
 constexpr int kTournament = 4;  // experts that are compared by affinity before one is tried
 
 using Change = ReplicaCosts::Change;
@@ -218,6 +220,29 @@ std::optional<std::vector<NodeSet>> cloned(const NodeLimits& limits, const CoAct
   return sets;
 }
 
+/// By load alone, with replicas in all slots.
+std::vector<NodeSet> balanced(const NodeLimits& limits, const CoActivation& all) {
+  std::vector<NodeSet> sets(as_index(all.experts()));
+  const auto on_node =
+      balance_nodes(all.loads(), all.groups(), limits.slots, static_cast<int>(limits.slots.size()));
+  for (std::size_t node = 0; node < on_node.size(); ++node) {
+    for (const Slot& slot : on_node[node]) {
+      sets[as_index(slot.expert)] |= node_bit(static_cast<int>(node));
+    }
+  }
+  return sets;
+}
+
+/// Few replicas can be added, then, to what was planned without.
+bool is_tight(const NodeLimits& limits, const CoActivation& all) {
+  const auto total = static_cast<double>(std::reduce(all.loads().begin(), all.loads().end()));
+  return std::reduce(limits.load.begin(), limits.load.end()) < (1 + kTight) * total;
+}
+
+bool better(const ReplicaCosts& a, const ReplicaCosts& b) {
+  return a.overload() != b.overload() ? a.overload() < b.overload() : a.cost() < b.cost();
+}
+
 std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs, const CoActivation& all) {
   const std::vector<double> served = costs.served();
   std::vector<std::vector<Slot>> slots(as_index(costs.nodes()));
@@ -240,7 +265,7 @@ void place_replicas(ReplicaCosts& costs, const CoActivation& all,
   const std::int64_t end = costs.work() + options.work;
   costs.set_smoothing(kSmoothing);
   search.fill();
-  search.exchange_slots((end - costs.work()) / 2);
+  search.exchange_slots((end - costs.work()) / 4);
   costs.set_smoothing(0);
   search.exchange_slots(end - costs.work());
   search.prune();
@@ -265,11 +290,14 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   };
   std::vector<std::unique_ptr<ReplicaCosts>> starts;
   starts.push_back(costs_of(one_each(nodes)));
+  if (is_tight(limits, all) || starts.front()->overload() > 0) {
+    starts.push_back(costs_of(balanced(limits, all)));
+  }
   std::unique_ptr<ReplicaCosts> clones;
   for (std::size_t size = 1; 2 * size <= limits.slots.size(); size *= 2) {
     if (auto sets = cloned(limits, all, size, plan.search.seed)) {
       auto costs = costs_of(std::move(*sets));
-      if (costs->within_limits() && (!clones || costs->cost() < clones->cost())) {
+      if (!clones || better(*costs, *clones)) {
         clones = std::move(costs);
       }
     }
@@ -282,10 +310,12 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   }
   const ReplicaCosts* best = nullptr;
   for (const auto& costs : starts) {
+    const std::int64_t share = costs == starts.front() ? kShareOfFirst : 1;
     place_replicas(*costs, all,
-                   {.work = plan.search.work / static_cast<std::int64_t>(starts.size()),
+                   {.work = plan.search.work * share /
+                            (kShareOfFirst + static_cast<std::int64_t>(starts.size()) - 1),
                     .seed = plan.search.seed});
-    if (best == nullptr || costs->cost() < best->cost()) {
+    if (best == nullptr || better(*costs, *best)) {
       best = costs.get();
     }
   }

@@ -32,6 +32,7 @@ StepTime& StepTime::operator+=(const StepTime& other) {
   inter_s += other.inter_s;
   intra_s += other.intra_s;
   compute_s += other.compute_s;
+  gradients_s += other.gradients_s;
   return *this;
 }
 
@@ -61,17 +62,24 @@ StepTime predict_step(const Traffic& traffic, double tokens, const Cluster& clus
   return time;
 }
 
-double worst_card(const Traffic& traffic) {
-  double worst = 1;
-  for (const Traffic::Phase& phase : traffic.phases) {
-    for (const auto* card : {&phase.egress, &phase.ingress}) {
+std::array<double, kTravelPhases> card_imbalance(const Traffic& traffic) {
+  std::array<double, kTravelPhases> imbalance{};
+  for (std::size_t phase = 0; phase < imbalance.size(); ++phase) {
+    imbalance.at(phase) = 1;
+    for (const auto* card : {&traffic.phases.at(phase).egress, &traffic.phases.at(phase).ingress}) {
       const double total = sum(*card);
       if (total > 0) {
-        worst = std::max(worst, largest(*card) * static_cast<double>(card->size()) / total);
+        imbalance.at(phase) = std::max(imbalance.at(phase),
+                                       largest(*card) * static_cast<double>(card->size()) / total);
       }
     }
   }
-  return worst;
+  return imbalance;
+}
+
+double worst_card(const Traffic& traffic) {
+  const auto imbalance = card_imbalance(traffic);
+  return *std::ranges::max_element(imbalance);
 }
 
 double rank_imbalance(const Traffic& traffic) {

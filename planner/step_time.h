@@ -3,6 +3,8 @@
 // bandwidth of their link, the most loaded network card of a phase; products of the most loaded
 // rank. Nothing overlaps: what overlap can hide is known to `cartesian simulate`.
 
+#include <array>
+
 #include "planner/cluster.h"
 #include "planner/traffic.h"
 
@@ -24,19 +26,23 @@ double router_flops(const RowSizes& sizes);
 inline constexpr double kBackwardProducts = 2;
 
 struct StepTime {
-  double inter_s = 0;    ///< copies between nodes
-  double intra_s = 0;    ///< rows inside nodes
-  double compute_s = 0;  ///< experts, and routers at pivots
-  double total() const { return inter_s + intra_s + compute_s; }
+  double inter_s = 0;      ///< copies between nodes
+  double intra_s = 0;      ///< rows inside nodes
+  double compute_s = 0;    ///< experts, and routers at pivots
+  double gradients_s = 0;  ///< sums of replicas' gradients
+  double total() const { return inter_s + intra_s + compute_s + gradients_s; }
   StepTime& operator+=(const StepTime& other);
 };
 
-/// Of one layer, forward and backward, for `tokens` tokens that behave as those counted.
+/// Of one layer but for gradients, forward and backward, for `tokens` tokens that behave as those
+/// counted.
 StepTime predict_step(const Traffic& traffic, double tokens, const Cluster& cluster,
                       const RowSizes& sizes);
 
-/// The most loaded card over the mean of the phase where that is largest, weighted by nothing;
-/// 1 if nothing travels.
+/// The most loaded card, by what leaves or by what arrives, over the mean of a phase: 1 if nothing
+/// travels.
+std::array<double, kTravelPhases> card_imbalance(const Traffic& traffic);
+/// In the phase where that is largest.
 double worst_card(const Traffic& traffic);
 /// Largest over mean of the ranks' choices, both groups together; 1 if there are none.
 double rank_imbalance(const Traffic& traffic);

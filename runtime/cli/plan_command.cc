@@ -1,16 +1,20 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "planner/picture.h"
-#include "planner/plan_report.h"
+#include "planner/replan.h"
 #include "runtime/cli/command.h"
+#include "runtime/cli/plan_table.h"
 #include "runtime/job.h"
 
 namespace cartesian {
@@ -22,34 +26,11 @@ struct Options {
   std::string trace;
   std::string output = "placement.json";
   std::string flow = "auto";
+  std::string start;
   PlanOptions plan;
 };
 
 constexpr double kMiB = 1024.0 * 1024.0;
-
-void print_row(const std::string& name, const PlacementCosts& costs) {
-  const std::string speculative =
-      costs.speculative ? fmt::format("{:8.3f}", *costs.speculative) : fmt::format("{:>8}", "-");
-  fmt::print(
-      "  {:<10} {:8.3f} {:8.3f} {} {:8.3f} {:8.3f} {:8.3f} {:9.1f} {:9.1f} {:6.2f} {:6.2f} {:9.3f} "
-      "{:9.1f}\n",
-      name, costs.flat, costs.home, speculative, costs.table, costs.gate, costs.oracle,
-      costs.inter_bytes / 1024, costs.intra_bytes / 1024, costs.worst_card, costs.rank_imbalance,
-      costs.time.total() * 1e3, costs.expert_bytes / kMiB);
-}
-
-void print_header(const RoutingTrace& trace, const Cluster& cluster, const PlacementShape& shape,
-                  int slots) {
-  fmt::print("{} tokens of {} MoE layers, {} x {} experts; {} ranks on {} nodes, {} slots a rank\n",
-             trace.tokens, shape.layers, shape.groups, shape.experts, shape.ranks,
-             cluster.topology.nodes(), slots);
-  fmt::print(
-      "copies between nodes per token, all layers, forward; then KiB, the worst card and rank over "
-      "their mean, ms a step, MiB of experts\n");
-  fmt::print("  {:<10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>6} {:>6} {:>9} {:>9}\n",
-             "", "flat", "home", "pivot", "table", "gate", "oracle", "inter KiB", "intra KiB",
-             "card", "rank", "ms", "MiB");
-}
 
 /// What the placement file says about its making.
 std::string plan_json(FileSystem& files, const Options& options, const PlacementCosts& costs,
@@ -68,13 +49,69 @@ std::string plan_json(FileSystem& files, const Options& options, const Placement
       quote(options.topology), hash_of(options.topology));
 }
 
-/// The flow to plan for. With the same experts a pivot never needs more copies than home: it may be
-/// home.
-Flow chosen_flow(const std::string& name, std::size_t groups) {
-  if (name == "auto") {
-    return groups == 2 ? Flow::pivot : Flow::home;
+struct Planned {
+  Placement placement;
+  PlacementCosts costs;
+  std::optional<Replan> replan;
+};
+
+Planned plan_for(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options) {
+  if (options.running != nullptr) {
+    Replan replan = replan_placement(trace, cluster, options);
+    return {replan.placement, replan.after, replan};
   }
-  return *parse_flow(name);
+  Placement placement = plan_placement(trace, cluster, options);
+  const PlacementCosts costs = evaluate_placement(trace, cluster, placement, options);
+  return {std::move(placement), costs, std::nullopt};
+}
+
+/// Plans for the flow that is asked for; with auto for the one whose plan has the shorter step.
+/// With the same experts pivots never need more copies than home, but they evaluate routers.
+Planned plan_flow(const RoutingTrace& trace, const Cluster& cluster, Options& options, int groups) {
+  if (options.flow != "auto") {
+    options.plan.flow = *parse_flow(options.flow);
+    return plan_for(trace, cluster, options.plan);
+  }
+  options.plan.flow = groups == 2 ? Flow::pivot : Flow::home;
+  Planned planned = plan_for(trace, cluster, options.plan);
+  PlanOptions home = options.plan;
+  home.flow = Flow::home;
+  if (groups == 2 && evaluate_placement(trace, cluster, planned.placement, home).time.total() <
+                         planned.costs.time.total()) {
+    options.plan.flow = Flow::home;
+    return plan_for(trace, cluster, home);
+  }
+  return planned;
+}
+
+void print_replan(const Replan& replan, const PlanOptions& options) {
+  const Migration& migration = replan.migration;
+  if (migration.replicas == 0) {
+    fmt::print("nothing moves: no better placement was found\n");
+    return;
+  }
+  const std::string pays = std::isfinite(replan.steps)
+                               ? fmt::format("pays back in {:.0f} steps", std::ceil(replan.steps))
+                               : "saves no time";
+  fmt::print(
+      "{}: {} replicas, {:.1f} MiB between nodes and {:.1f} MiB inside, take {:.1f} ms; that "
+      "{}, within a horizon of {:g}{}\n",
+      replan.moves ? "to move" : "nothing moves", migration.replicas, migration.inter_bytes / kMiB,
+      migration.intra_bytes / kMiB, migration.seconds * 1e3, pays, options.horizon_steps,
+      replan.moves ? "" : " it does not pay");
+}
+
+void write_files(FileSystem& files, const RoutingTrace& trace, const Cluster& cluster,
+                 const Options& options, const Planned& planned, double least, int slots) {
+  files.write_atomically(options.output, planned.placement.to_json(plan_json(
+                                             files, options, planned.costs, least, slots)));
+  Path picture = Path(options.output).replace_extension(".html");
+  if (picture == Path(options.output)) {
+    picture += ".html";
+  }
+  files.write_atomically(picture, make_picture(trace, planned.placement, cluster.topology,
+                                               "Placement of " + options.trace));
+  fmt::print("written: {}, and a picture of it: {}\n", options.output, picture.string());
 }
 
 int plan(Options options) {
@@ -82,38 +119,43 @@ int plan(Options options) {
   const Cluster cluster = load_cluster(*files, options.topology);
   const RoutingTrace trace = load_routing_trace(*files, options.trace);
   const PlacementShape shape = placement_shape(trace, cluster.topology.ranks());
-  options.plan.flow = chosen_flow(options.flow, static_cast<std::size_t>(shape.groups));
   const int slots = slots_per_rank(shape, options.plan);
+  std::optional<Placement> running;
+  if (!options.start.empty()) {
+    running = Placement::load(*files, options.start, shape);
+    options.plan.running = &*running;
+  }
 
   const SteadyClock clock;
   const Seconds start = clock.now();
-  const Placement planned = plan_placement(trace, cluster, options.plan);
+  const Planned planned = plan_flow(trace, cluster, options, shape.groups);
   const double seconds = (clock.now() - start).count();
+  const double least = least_copies(trace, cluster, options.plan);
   const auto costs_of = [&](const Placement& placement) {
     return evaluate_placement(trace, cluster, placement, options.plan);
   };
-  const PlacementCosts costs = costs_of(planned);
-  const double least = least_copies(trace, cluster, options.plan);
-
-  print_header(trace, cluster, shape, slots);
-  print_row("linear", costs_of(Placement::linear(shape, shape.ranks)));
-  print_row("balanced", costs_of(balanced_placement(trace, cluster, options.plan)));
-  print_row("planned", costs);
-  const double copies = costs.of(options.plan.flow);
+  fmt::print("{} tokens of {} MoE layers, {} x {} experts; {} ranks on {} nodes, {} slots a rank\n",
+             trace.tokens, shape.layers, shape.groups, shape.experts, shape.ranks,
+             cluster.topology.nodes(), slots);
+  std::vector<PlanRow> rows{
+      {"linear", costs_of(Placement::linear(shape, shape.ranks))},
+      {"balanced", costs_of(balanced_placement(trace, cluster, options.plan))}};
+  if (planned.replan) {
+    rows.emplace_back("running", planned.replan->before);
+  }
+  rows.emplace_back("planned", planned.costs);
+  print_plan_table(rows);
+  const double copies = planned.costs.of(options.plan.flow);
   fmt::print(
       "planned for the {} flow in {:.2f} s; with one replica of each expert no placement needs "
-      "fewer "
-      "than {:.3f} copies, {:.1f}% less\n",
-      name_of(options.plan.flow), seconds, least, copies > 0 ? 100 * (1 - least / copies) : 0);
-  files->write_atomically(options.output,
-                          planned.to_json(plan_json(*files, options, costs, least, slots)));
-  Path picture = Path(options.output).replace_extension(".html");
-  if (picture == Path(options.output)) {
-    picture += ".html";
+      "fewer than {:.3f} copies, {:.1f}% less, and none loads a rank less than {:.3f} of the "
+      "mean\n",
+      name_of(options.plan.flow), seconds, least, copies > 0 ? 100 * (1 - least / copies) : 0,
+      least_rank_imbalance(trace, cluster, options.plan));
+  if (planned.replan) {
+    print_replan(*planned.replan, options.plan);
   }
-  files->write_atomically(
-      picture, make_picture(trace, planned, cluster.topology, "Placement of " + options.trace));
-  fmt::print("written: {}, and a picture of it: {}\n", options.output, picture.string());
+  write_files(*files, trace, cluster, options, planned, least, slots);
   return kExitOk;
 }
 
@@ -133,8 +175,7 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->capture_default_str();
   command
       ->add_option("--flow", options->flow,
-                   "How tokens will travel: home, pivot, or auto: the pivot flow where there are "
-                   "two sub-layers")
+                   "How tokens will travel: home, pivot, or auto: whichever makes the shorter step")
       ->check(CLI::IsMember({"auto", "home", "pivot"}))
       ->capture_default_str();
   command
@@ -142,6 +183,12 @@ CommandFunction add_plan_command(CLI::App& app) {
                    "Most choices on a node, over the mean; where slots cannot keep it, a little "
                    "above what balancing reaches")
       ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
+  command
+      ->add_option("--load-margin", options->plan.load_margin,
+                   "Of the cap, kept free for text that is not the trace's; at most a third of "
+                   "what the cap allows above the mean")
+      ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   CLI::Option* slots =
       command
@@ -159,6 +206,15 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->add_option("--tokens-per-step", options->plan.tokens_per_step,
                    "Of training, in which replicas must pay; the trace's unless given")
       ->check(CLI::PositiveNumber);
+  CLI::Option* start = command->add_option(
+      "--start", options->start,
+      "Placement that training runs with: only what pays for its move within the horizon moves");
+  command
+      ->add_option("--horizon-steps", options->plan.horizon_steps,
+                   "Steps that training will make with the new placement")
+      ->check(CLI::PositiveNumber)
+      ->needs(start)
+      ->capture_default_str();
   command->add_option("--seed", options->plan.seed, "Of the search")->capture_default_str();
   command
       ->add_option(
@@ -176,7 +232,9 @@ CommandFunction add_plan_command(CLI::App& app) {
       "Examples:\n"
       "  cartesian eval CHECKPOINT --data PREFIX --sequences 200 --trace trace.safetensors\n"
       "  cartesian plan --topology cluster.toml --trace trace.safetensors -o placement.json\n"
-      "  cartesian train CONFIG --set parallel.placement=placement.json");
+      "  cartesian train CONFIG --set parallel.placement=placement.json\n"
+      "  cartesian plan --topology cluster.toml --trace later.safetensors --start placement.json "
+      "--horizon-steps 5000 -o next.json");
   return [options] { return plan(*options); };
 }
 
