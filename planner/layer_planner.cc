@@ -16,6 +16,7 @@ namespace {
 constexpr double kShareOfReplicas = 0.8;  // of the work, if there is room for any
 constexpr double kMovesPerLook = 2;       // how much longer a look of ReplicaCosts takes
 constexpr double kAboveBalanced = 0.05;
+constexpr double kRounding = 1e-9;
 constexpr double kGroupsMatter = 0.05;  // of a step's time
 constexpr double kGroupsPay = 0.03;
 
@@ -28,8 +29,9 @@ std::int64_t share_of(std::int64_t work, double share) {
 double aimed_load(const PlanOptions& options, double balanced) {
   const double cap = options.load_cap;
   const auto free = [&](double above) { return std::min(options.load_margin, above / 3); };
-  return balanced <= cap ? std::max(balanced, cap - free(cap - 1))
-                         : balanced + kAboveBalanced - free(kAboveBalanced);
+  const double load = balanced <= cap ? std::max(balanced, cap - free(cap - 1))
+                                      : balanced + kAboveBalanced - free(kAboveBalanced);
+  return load * (1 + kRounding);
 }
 
 }  // namespace
@@ -261,7 +263,8 @@ ExpertRanks LayerPlanner::to_ranks(const Slots& slots, const ExpertRanks* runnin
         pack_ranks(slots[node], {.ranks = ranks_.ranks[node],
                                  .slots = ranks_.slots,
                                  .was = was,
-                                 .enough = running != nullptr ? ranks_.load : 0});
+                                 .enough = running != nullptr ? ranks_.load : 0,
+                                 .limit = ranks_.load});
     for (std::size_t i = 0; i < slots[node].size(); ++i) {
       if (packed.rank_of[i] >= 0) {
         ranks[as_index(slots[node][i].expert)].push_back(on_node[as_index(packed.rank_of[i])]);

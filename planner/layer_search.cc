@@ -87,11 +87,7 @@ LayerSearch::Nodes LayerSearch::run(double share) {
   Nodes best;
   double least = std::numeric_limits<double>::infinity();
   std::size_t tried = 0;
-  for (std::size_t i = 0; i < starts_.size() && tried < kMostStarts; ++i) {
-    partition_.assign(starts_[i]);
-    if (!repaired() && (i + 1 < starts_.size() || tried > 0)) {
-      continue;
-    }
+  const auto search_here = [&] {
     ++tried;
     candidates.push_back(partition_.assignment());
     improve(partition_, task_.limits,
@@ -100,6 +96,18 @@ LayerSearch::Nodes LayerSearch::run(double share) {
       least = partition_.cost();
       best = partition_.assignment();
     }
+  };
+  for (std::size_t i = 0; i < starts_.size() && tried < kMostStarts; ++i) {
+    partition_.assign(starts_[i]);
+    if (repaired()) {
+      search_here();
+    }
+  }
+  if (tried == 0) {  // no load that will do is found: at least the slots do
+    partition_.assign(balanced_assignment(
+        task_.all->loads(), static_cast<int>(task_.layer.groups.size()), task_.limits.slots));
+    repaired();
+    search_here();
   }
   partition_.assign(best);
   improve(partition_, task_.limits, {.seed = task_.seed + 1, .work = work - for_starts});

@@ -14,7 +14,8 @@ namespace cartesian {
 namespace {
 
 constexpr double kLeastGain = 1e-9;
-constexpr int kTried = 2;  // candidates for each expert that are tried exactly
+constexpr double kLeastRelief = 1e-6;  // choices: less may be rounding, and come back for ever
+constexpr int kTried = 2;              // candidates for each expert that are tried exactly
 
 class Search {
  public:
@@ -178,7 +179,7 @@ void consider(const Partition& partition, const NodeLimits& limits, int expert, 
   const Loads& load_to = partition.node_load(to);
   const double less = limits.overload(from, load_from) + limits.overload(to, load_to) -
                       limits.overload(from, load_from - more) - limits.overload(to, load_to + more);
-  if (less <= 0) {
+  if (less <= kLeastRelief) {
     return;
   }
   const double gain = partition.gain(expert, to) + (back >= 0 ? partition.gain(back, from) : 0);

@@ -20,12 +20,13 @@ struct RankPackingOptions {
   int slots = 1;             ///< of a rank
   std::span<const int> was;  ///< [slots] rank that would rather be kept, or -1; may be empty
   double enough = 0;         ///< load of a rank that need not be lowered
+  double limit = 0;          ///< that is lowered to before loads of A or B alone are; 0: none
 };
 
 /// Heaviest first to the least loaded rank with a free slot and no replica of the same expert, then
-/// swaps while they lower the most loaded ranks. Groups work one after the other, so what is
-/// lowered is the largest load by A's experts and the largest by B's, and the largest of both.
-/// REQUIRES: the node's slots fit its ranks'.
+/// swaps while they lower the most loaded ranks; begun from where slots were, if that will do.
+/// Groups work one after the other, so what is lowered is the largest load by A's experts and the
+/// largest by B's, and the largest of both. REQUIRES: the node's slots fit its ranks'.
 RankPacking pack_ranks(std::span<const Slot> node, const RankPackingOptions& options);
 
 }  // namespace cartesian

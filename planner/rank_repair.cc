@@ -33,7 +33,8 @@ std::int64_t most_loaded(std::span<const Slot> slots, int node, const RankLimits
   return pack_ranks(slots, {.ranks = limits.ranks[as_index(node)],
                             .slots = limits.slots,
                             .was = {},
-                            .enough = limits.load})
+                            .enough = limits.load,
+                            .limit = limits.load})
       .most_load;
 }
 

@@ -55,6 +55,9 @@ void ReplicaCosts::assign(std::vector<NodeSet> nodes_of) {
     costs_[as_index(i)] = cost_of(i);
   }
   add_loads(all, 1);
+  for (int expert = 0; expert < experts(); ++expert) {
+    add_unsampled_load(expert, 1);
+  }
 }
 
 double ReplicaCosts::price(int expert, NodeSet nodes) const {
@@ -122,6 +125,13 @@ std::vector<double> ReplicaCosts::served() const {
       served[as_index(expert) * node_size_.size() + as_index(node)] += scale_of(expert) * share;
     });
   }
+  for (std::size_t expert = 0; expert < nodes_of_.size(); ++expert) {
+    const NodeSet nodes = nodes_of_[expert];
+    for (NodeSet rest = samples_of_[expert].empty() ? nodes : 0; rest != 0; rest &= rest - 1) {
+      served[expert * node_size_.size() + as_index(std::countr_zero(rest))] =
+          static_cast<double>(load_[expert]) / std::popcount(nodes);
+    }
+  }
   return served;
 }
 
@@ -139,6 +149,18 @@ void ReplicaCosts::add_loads(std::span<const int> samples, double sign) {
     routes_.for_each_served(i, nodes_of_, [&](int expert, int node, double share) {
       node_load_[as_index(node)].add(group_of(expert), sign * scale_of(expert) * share);
     });
+  }
+}
+
+void ReplicaCosts::add_unsampled_load(int expert, double sign) {
+  if (!samples_of_[as_index(expert)].empty()) {
+    return;
+  }
+  const NodeSet nodes = nodes_of_[as_index(expert)];
+  for (NodeSet rest = nodes; rest != 0; rest &= rest - 1) {
+    node_load_[as_index(std::countr_zero(rest))].add(
+        group_of(expert),
+        sign * static_cast<double>(load_[as_index(expert)]) / std::popcount(nodes));
   }
 }
 
@@ -201,10 +223,13 @@ std::optional<double> ReplicaCosts::try_change(std::span<const Change> wanted, d
     return std::nullopt;
   }
   const std::vector<Loads> loads = node_load_;
-  exchange(changes);
-  add_loads(samples, -1);
-  exchange(changes);
-  add_loads(samples, 1);
+  for (const double sign : {-1.0, 1.0}) {
+    exchange(changes);
+    add_loads(samples, sign);
+    for (const Change& change : changes) {
+      add_unsampled_load(change.expert, sign);
+    }
+  }
   for (std::size_t node = 0; node < loads.size(); ++node) {
     const double slack = kLoadSlack * node_load_[node].both();
     if (limits_.overload(static_cast<int>(node), node_load_[node]) >

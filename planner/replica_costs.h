@@ -66,6 +66,8 @@ class ReplicaCosts {
   double cost_of(int sample);
   void set_nodes(int expert, NodeSet nodes);
   void add_loads(std::span<const int> samples, double sign);
+  /// Of an expert that no sampled token chooses: its replicas share what it has.
+  void add_unsampled_load(int expert, double sign);
   std::vector<int> samples_of(std::span<const Change> changes) const;
   void exchange(std::span<Change> changes);
   double scale() const { return scale_; }

@@ -24,7 +24,10 @@ NodeSet pick(NodeSet nodes, std::int64_t token, int expert) {
 
 ReplicaRoutes::ReplicaRoutes(const LayerTrace& layer, const Topology& topology,
                              const Options& options)
-    : topology_(topology), options_(options), groups_(static_cast<int>(layer.groups.size())) {
+    : topology_(topology),
+      options_(options),
+      groups_(static_cast<int>(layer.groups.size())),
+      guessed_(groups_ == 2 && !layer.speculative.empty()) {
   check(topology.nodes() <= kMostReplicaNodes, "replicas are searched on few nodes");
   for (int node = 0; node < topology.nodes(); ++node) {
     home_share_.push_back(static_cast<double>(topology.ranks_of_node(node).size()) /
@@ -45,9 +48,8 @@ ReplicaRoutes::ReplicaRoutes(const LayerTrace& layer, const Topology& topology,
     sampled_.push_back(token);
     append(layer.groups[0].of(token), 0);
     append(groups_ == 2 ? layer.groups[1].of(token) : std::span<const std::int16_t>(), 1);
-    const bool guessed = groups_ == 2 && !layer.speculative.empty();
-    const std::int64_t choices = guessed ? layer.groups[1].choices : 0;
-    append(layer.speculative.subspan(as_index(guessed ? token * choices : 0), as_index(choices)),
+    const std::int64_t choices = guessed_ ? layer.groups[1].choices : 0;
+    append(layer.speculative.subspan(as_index(guessed_ ? token * choices : 0), as_index(choices)),
            1);
   }
 }
@@ -111,7 +113,6 @@ ReplicaRoutes::Route ReplicaRoutes::route(int i, int home,
   if (groups_ == 1) {
     return {2 * count_beside(a, home), home, 2 * rows(i, 0, home, nodes_of)};
   }
-  const bool guessed = !list(i, 2).empty();
   const auto copies = [&](int of, int pivot) {
     const NodeSet b = visited(i, of, pivot, home, nodes_of);
     const int alone = b == 0 && pivot != home ? 1 : 0;  // what A made of it returns
@@ -120,16 +121,16 @@ ReplicaRoutes::Route ReplicaRoutes::route(int i, int home,
   };
   int pivot = home;
   if (options_.flow == Flow::pivot) {
-    int least = copies(guessed ? 2 : 1, home);
+    int least = copies(guessed_ ? 2 : 1, home);
     for (NodeSet rest = a & ~node_bit(home); rest != 0; rest &= rest - 1) {
       const int node = std::countr_zero(rest);
-      const int then = copies(guessed ? 2 : 1, node);
+      const int then = copies(guessed_ ? 2 : 1, node);
       if (then < least) {
         least = then;
         pivot = node;
       }
     }
-    if (!guessed) {
+    if (!guessed_) {
       return {least, pivot,
               rows(i, 0, home, nodes_of) + rows(i, 0, pivot, nodes_of) +
                   rows(i, 1, pivot, nodes_of) + rows(i, 1, home, nodes_of)};

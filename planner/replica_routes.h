@@ -110,6 +110,7 @@ class ReplicaRoutes {
   const Topology& topology_;
   Options options_;
   int groups_;
+  bool guessed_;                       // B's choices are predicted
   std::vector<double> home_share_;     // [nodes]
   std::vector<std::int64_t> sampled_;  // tokens
   std::vector<int> first_;             // [sampled][3] into chosen_, and the end

@@ -243,6 +243,18 @@ bool better(const ReplicaCosts& a, const ReplicaCosts& b) {
   return a.overload() != b.overload() ? a.overload() < b.overload() : a.cost() < b.cost();
 }
 
+/// Whether there are slots for all of them: there may have been more.
+bool fit(const std::vector<NodeSet>& sets, const NodeLimits& limits) {
+  for (std::size_t node = 0; node < limits.slots.size(); ++node) {
+    const auto held = std::ranges::count_if(
+        sets, [&](NodeSet set) { return (set & node_bit(static_cast<int>(node))) != 0; });
+    if (held > limits.slots[node]) {
+      return false;
+    }
+  }
+  return true;
+}
+
 std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs, const CoActivation& all) {
   const std::vector<double> served = costs.served();
   std::vector<std::vector<Slot>> slots(as_index(costs.nodes()));
@@ -305,7 +317,7 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   if (clones) {
     starts.push_back(std::move(clones));
   }
-  if (!plan.running.empty()) {
+  if (!plan.running.empty() && fit(plan.running, limits)) {
     starts.push_back(costs_of(plan.running));
   }
   const ReplicaCosts* best = nullptr;

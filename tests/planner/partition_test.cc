@@ -15,6 +15,9 @@ namespace {
 double cost_of(const LayerTrace& layer, const Partition::Costs& costs,
                const std::vector<int>& node_of) {
   double cost = 0;
+  for (std::size_t expert = 0; expert < node_of.size() && !costs.was.empty(); ++expert) {
+    cost += node_of[expert] != costs.was[expert] ? costs.away : 0;
+  }
   for (std::int64_t token = 0; token < layer.tokens; ++token) {
     std::vector<std::set<int>> nodes;
     for (std::size_t group = 0; group < layer.groups.size(); ++group) {
@@ -37,13 +40,27 @@ double cost_of(const LayerTrace& layer, const Partition::Costs& costs,
   return cost;
 }
 
+/// On four nodes, alike or not, with experts that would rather stay, or not.
+std::vector<Partition::Costs> costs_of(const LayerTrace& layer) {
+  std::vector<int> was;
+  for (int expert = 0; expert < layer.experts * static_cast<int>(layer.groups.size()); ++expert) {
+    was.push_back(expert * 3 % 4);
+  }
+  const std::vector<double> uneven{1.5, 1.75, 1.25, 1.5};
+  const std::vector<double> alike(4, 1.75);
+  return {{.visit = uneven},
+          {.visit = uneven, .meet = 1},
+          {.visit = alike, .meet = 1},
+          {.visit = uneven, .meet = 1, .away = 12.5, .was = was},
+          {.visit = alike, .meet = 1, .away = 0.25, .was = was}};
+}
+
 class PartitionTest : public testing::TestWithParam<SyntheticTraceSpec> {};
 
 TEST_P(PartitionTest, GainsAreWhatMovesDo) {
   const RoutingTrace trace = make_synthetic_trace(GetParam(), 1);
   const LayerTrace layer = layers_of(trace)[0];
-  for (const double meet : {0.0, 1.0}) {
-    const Partition::Costs costs{.visit = {1.5, 1.75, 1.25, 1.5}, .meet = meet};
+  for (const Partition::Costs& costs : costs_of(layer)) {
     Partition partition(layer, costs);
     std::vector<int> node_of(static_cast<std::size_t>(partition.experts()));
     EXPECT_NEAR(partition.cost(), cost_of(layer, costs, node_of), 1e-6);
@@ -57,6 +74,7 @@ TEST_P(PartitionTest, GainsAreWhatMovesDo) {
       node_of[static_cast<std::size_t>(expert)] = node;
       ASSERT_NEAR(partition.cost(), cost_of(layer, costs, node_of), 1e-6) << "step " << step;
       ASSERT_NEAR(before - partition.cost(), gain, 1e-6) << "step " << step;
+      ASSERT_NEAR(assignment_cost(layer, costs, node_of), partition.cost(), 1e-6);
     }
     // Nothing depends on the way there.
     Partition fresh(layer, costs);
@@ -70,7 +88,7 @@ TEST_P(PartitionTest, GainsAreWhatMovesDo) {
       }
     }
     for (int node = 0; node < 4; ++node) {
-      EXPECT_EQ(fresh.node_load(node), partition.node_load(node));
+      EXPECT_EQ(fresh.node_load(node).of_group, partition.node_load(node).of_group);
       EXPECT_EQ(fresh.node_size(node), partition.node_size(node));
     }
   }

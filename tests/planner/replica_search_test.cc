@@ -144,6 +144,36 @@ TEST_P(ReplicaSearchTest, LoadsStayWithinTheLimits) {
 
 INSTANTIATE_TEST_SUITE_P(Flows, ReplicaSearchTest, testing::Values(Flow::home, Flow::pivot));
 
+/// A sample of few tokens says nothing of many experts, which are a load nevertheless.
+TEST(ReplicaSearchEdges, ExpertsThatNoSampledTokenChooses) {
+  const RoutingTrace trace = make_synthetic_trace({.experts = 32, .tokens = 400}, 7);
+  const LayerTrace layer = layers_of(trace)[0];
+  const Topology topology = four_nodes();
+  const NodeLimits limits = limits_of(layer, 20, 1.3);
+  const CoActivation all(layer);
+  ReplicaCosts search(layer, topology, limits, all.loads(), spread_sets(all),
+                      {.routes = {.sample = 8}});
+  const auto node_loads = [&] {
+    const std::vector<double> served = search.served();
+    std::vector<double> loads(4);
+    for (std::size_t i = 0; i < served.size(); ++i) {
+      loads[i % 4] += served[i];
+    }
+    for (std::size_t expert = 0; expert < 64; ++expert) {
+      EXPECT_NEAR(served[4 * expert] + served[4 * expert + 1] + served[4 * expert + 2] +
+                      served[4 * expert + 3],
+                  static_cast<double>(all.loads()[expert]), 1e-6);
+    }
+    return loads;
+  };
+  const std::vector<double> before = node_loads();
+  place_replicas(search, all, {.work = 20000});
+  const std::vector<double> after = node_loads();
+  for (std::size_t node = 0; node < 4; ++node) {
+    EXPECT_LE(after[node], std::max(limits.load[node], before[node]) + 1e-6);
+  }
+}
+
 TEST(ReplicaSearchEdges, NoTokensAndOneSubLayer) {
   for (const SyntheticTraceSpec& spec :
        {SyntheticTraceSpec{.tokens = 0}, SyntheticTraceSpec{.groups = 1}}) {

@@ -157,6 +157,24 @@ TEST(SearchTest, KeepsSlotsAndLoads) {
   }
 }
 
+TEST(SearchTest, RepairEndsWhereNoLoadWillDo) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    const RoutingTrace trace = make_synthetic_trace({.experts = 16, .skew = 0.7}, seed);
+    const LayerTrace layer = layers_of(trace)[0];
+    Partition partition(layer, pivot_costs(5));
+    NodeLimits limits = limits_of(partition, 0.1 + 0.0123 * static_cast<double>(seed));
+    for (std::size_t node = 0; node < limits.load.size(); ++node) {  // sums that are rounded
+      limits.load[node] /= 1 + static_cast<double>(node) / 7;
+      limits.group_load[0].push_back(limits.load[node] / 3);
+      limits.group_load[1].push_back(limits.load[node] / 1.7);
+    }
+    partition.assign(balanced_start(partition.all().loads(), limits));
+    const double before = overload(partition, limits);
+    EXPECT_EQ(repair(partition, limits), overload(partition, limits) == 0);
+    EXPECT_LE(overload(partition, limits), before);
+  }
+}
+
 TEST(SearchTest, OneNodeAndNoTokens) {
   for (const int nodes : {1, 3}) {
     const RoutingTrace trace = make_synthetic_trace({.tokens = nodes == 1 ? 50 : 0}, 1);
