@@ -88,6 +88,9 @@ class Reader {
         fail("tensor \"home\" holds a negative rank");
       }
     }
+    if (file_.tensors().contains("token_ids")) {
+      read_text(trace);
+    }
     return trace;
   }
 
@@ -128,6 +131,23 @@ class Reader {
       std::memcpy(result.data(), entry.bytes.data(), entry.bytes.size());
     }
     return result;
+  }
+
+  void read_text(RoutingTrace& trace) const {
+    constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+    trace.vocab_size = integer("vocab_size", 1, kMost);
+    trace.sequence_length = integer("sequence_length", 1, kMost);
+    if (trace.tokens % trace.sequence_length != 0) {
+      fail(fmt::format("{} tokens do not fill sequences of {}", trace.tokens,
+                       trace.sequence_length));
+    }
+    trace.token_ids = values<std::int32_t>("token_ids", {trace.tokens});
+    const auto bad = std::ranges::find_if(
+        trace.token_ids, [&](std::int32_t id) { return id < 0 || id >= trace.vocab_size; });
+    if (bad != trace.token_ids.end()) {
+      fail(fmt::format("tensor \"token_ids\" holds {} in a vocabulary of {}", *bad,
+                       trace.vocab_size));
+    }
   }
 
   RoutingTrace::SubLayer read_sub_layer(int block, int group, RoutingTrace& trace) const {
@@ -208,16 +228,22 @@ void save_routing_trace(FileSystem& files, const Path& path, const RoutingTrace&
   if (!trace.home.empty()) {
     entries.push_back(entry_of("home", trace.home, {trace.tokens}));
   }
+  std::map<std::string, std::string> metadata = {
+      {"experts", std::to_string(trace.experts)},
+      {"hidden", std::to_string(trace.hidden)},
+      {"expert_width", std::to_string(trace.expert_width)},
+      {"tokens_per_step", std::to_string(trace.tokens_per_step)},
+      {"dtype", trace.dtype},
+      {"model", trace.model}};
+  if (trace.has_text()) {
+    entries.push_back(entry_of("token_ids", trace.token_ids, {trace.tokens}));
+    metadata["vocab_size"] = std::to_string(trace.vocab_size);
+    metadata["sequence_length"] = std::to_string(trace.sequence_length);
+  }
   Path temporary = path;
   temporary += ".tmp";
   const auto file = files.create(temporary);
-  write_safetensors(*file, entries,
-                    {{"experts", std::to_string(trace.experts)},
-                     {"hidden", std::to_string(trace.hidden)},
-                     {"expert_width", std::to_string(trace.expert_width)},
-                     {"tokens_per_step", std::to_string(trace.tokens_per_step)},
-                     {"dtype", trace.dtype},
-                     {"model", trace.model}});
+  write_safetensors(*file, entries, metadata);
   file->sync();
   file->close();
   files.rename(temporary, path);

@@ -1,6 +1,7 @@
 #pragma once
 // RoutingTrace: which experts the tokens of some text visited, in every routed sub-layer, with
-// their gates: what placement is planned from. docs/formats.md describes the file.
+// their gates, and perhaps which tokens these were: what placement is planned from.
+// docs/formats.md describes the file.
 
 #include <cstdint>
 #include <string>
@@ -30,6 +31,12 @@ struct RoutingTrace {
   std::string model;                 ///< where the model came from, for people
   std::vector<SubLayer> sub_layers;  ///< by block, then group
   std::vector<std::int32_t> home;    ///< [tokens] rank; empty: costs are means over uniform homes
+
+  /// The text, or none of it: ids below vocab_size, sequences of equal length one after the other.
+  std::vector<std::int32_t> token_ids = {};  ///< [tokens]
+  std::int64_t vocab_size = 0;               ///< 0: the text is not known
+  std::int64_t sequence_length = 0;
+  bool has_text() const { return vocab_size > 0; }
 };
 
 /// Durable, and whole or not there. Throws FileError.

@@ -38,12 +38,28 @@ void check_spec(const SyntheticTraceSpec& spec) {
   }
 }
 
+int topics_of(const SyntheticTraceSpec& spec) {
+  return spec.cluster > 0 ? std::max(1, spec.experts / spec.cluster) : 1;
+}
+
+void check_text(const SyntheticTraceSpec& spec) {
+  if (spec.vocab_size == 0) {
+    return;
+  }
+  if (spec.vocab_size < topics_of(spec) ||
+      spec.vocab_size > std::numeric_limits<std::int32_t>::max() || spec.sequence_length < 1 ||
+      spec.tokens % spec.sequence_length != 0) {
+    throw ConfigError(fmt::format(
+        "a synthetic text of {} topics, a vocabulary of {} and {} tokens in sequences of {} cannot "
+        "be",
+        topics_of(spec), spec.vocab_size, spec.tokens, spec.sequence_length));
+  }
+}
+
 class Generator {
  public:
   Generator(const SyntheticTraceSpec& spec, std::uint64_t seed)
-      : spec_(spec),
-        topics_(spec.cluster > 0 ? std::max(1, spec.experts / spec.cluster) : 1),
-        key_(random_key(seed, "synthetic trace")) {}
+      : spec_(spec), topics_(topics_of(spec)), key_(random_key(seed, "synthetic trace")) {}
 
   RoutingTrace run() {
     RoutingTrace trace;
@@ -54,9 +70,14 @@ class Generator {
     trace.tokens_per_step = spec_.tokens_per_step;
     trace.dtype = spec_.dtype;
     trace.model = "synthetic";
+    if (spec_.vocab_size > 0) {
+      write_text(trace);
+    }
     for (int layer = 0; layer < spec_.layers; ++layer) {
-      topic_.resize(static_cast<std::size_t>(spec_.tokens));
-      std::ranges::generate(topic_, [&] { return below(topics_); });
+      if (spec_.vocab_size == 0) {
+        topic_.resize(static_cast<std::size_t>(spec_.tokens));
+        std::ranges::generate(topic_, [&] { return below(topics_); });
+      }
       for (int group = 0; group < spec_.groups; ++group) {
         trace.sub_layers.push_back(sub_layer(layer, group));
       }
@@ -67,6 +88,21 @@ class Generator {
  private:
   double uniform() { return random_uniform(key_, next_++); }
   int below(int count) { return static_cast<int>(uniform() * count); }
+
+  void write_text(RoutingTrace& trace) {
+    trace.vocab_size = spec_.vocab_size;
+    trace.sequence_length = spec_.sequence_length;
+    int of_sequence = 0;
+    for (std::int64_t token = 0; token < spec_.tokens; ++token) {
+      if (token % spec_.sequence_length == 0) {
+        of_sequence = below(topics_);
+      }
+      const int topic = uniform() < spec_.strength ? of_sequence : below(topics_);
+      const auto ids = static_cast<int>((spec_.vocab_size - topic - 1) / topics_ + 1);  // of it
+      topic_.push_back(topic);
+      trace.token_ids.push_back(topic + topics_ * below(ids));
+    }
+  }
 
   RoutingTrace::SubLayer sub_layer(int layer, int group) {
     RoutingTrace::SubLayer made{.block = layer,
@@ -127,13 +163,14 @@ class Generator {
   int topics_;
   std::uint64_t key_;
   std::uint64_t next_ = 0;
-  std::vector<int> topic_;  // [tokens]
+  std::vector<int> topic_;  // [tokens] in the layer that is made
 };
 
 }  // namespace
 
 RoutingTrace make_synthetic_trace(const SyntheticTraceSpec& spec, std::uint64_t seed) {
   check_spec(spec);
+  check_text(spec);
   return Generator(spec, seed).run();
 }
 

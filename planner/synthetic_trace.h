@@ -1,7 +1,7 @@
 #pragma once
 // Routing traces with planted structure, for experiments and tests: topics whose tokens choose the
 // same few experts, experts that are liked more than others, drift from one text to the next,
-// predictions of B that are wrong now and then.
+// predictions of B that are wrong now and then, texts that keep to a topic.
 
 #include <cstdint>
 #include <string>
@@ -25,6 +25,11 @@ struct SyntheticTraceSpec {
   double drift = 0;       ///< share of the experts that change topics from first to last token
   bool ragged = false;    ///< tokens make 1 to `choices` choices, as with top-p
   double prediction = 1;  ///< share of speculative choices that are right
+  /// Token ids; 0: the trace has no text, and a token's topics in two layers are independent. With
+  /// text a token has one topic, with probability `strength` its sequence's, and an id of it: id i
+  /// belongs to topic i modulo the number of topics. Sequences fill the tokens.
+  std::int64_t vocab_size = 0;
+  std::int64_t sequence_length = 64;  ///< of the text
   /// What the trace says of its model and training.
   std::int64_t hidden = 64;
   std::int64_t expert_width = 128;

@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
       {"generate", add_generate_command(app)}, {"info", add_info_command(app)},
       {"tokenize", add_tokenize_command(app)}, {"report", add_report_command(app)},
       {"plan", add_plan_command(app)},         {"simulate", add_simulate_command(app)},
-      {"trace", add_trace_command(app)},
+      {"trace", add_trace_command(app)},       {"homes", add_homes_command(app)},
   };
   try {
     app.parse(argc, argv);

@@ -126,11 +126,15 @@ void print_result(const EvaluationResult& result, const EvaluationData& data,
   }
 }
 
-void write_trace(Job& job, TraceRecorder& recorder, const Options& options) {
+void write_trace(Job& job, TraceRecorder& recorder, const EvaluationData& data,
+                 const ModelConfig& model, const Options& options) {
   RoutingTrace trace = recorder.gather();
   agree_patiently(job.transport, {"routing trace"}, [&] {
     if (job.is_root()) {
       trace.model = options.checkpoint;
+      trace.token_ids = evaluated_tokens(*data.windows, data.count);
+      trace.vocab_size = model.vocab_size;
+      trace.sequence_length = data.windows->length();
       save_routing_trace(job.files, options.trace, trace);
     }
   });
@@ -157,7 +161,7 @@ int evaluate_checkpoint(const Options& options, Job& job) {
     const EvaluationResult result =
         evaluate(loaded.rank(), *data.windows, data.count, data.sources ? &*data.sources : nullptr);
     if (recorder) {
-      write_trace(job, *recorder, options);
+      write_trace(job, *recorder, data, model, options);
     }
     if (job.is_root()) {
       print_result(result, data, model, options);
@@ -195,7 +199,7 @@ CommandFunction add_eval_command(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--loads", options->loads, "Every expert's share of the choices, too");
   command->add_option("--trace", options->trace,
-                      "Write the routing of every token to this file (docs/formats.md)");
+                      "Write every token and its routing to this file (docs/formats.md)");
   add_load_options(*command, options->load);
   command->footer(
       "The data is one stream, cut into windows that follow each other: of length T, window w "

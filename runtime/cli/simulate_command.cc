@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -10,11 +9,11 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/json.h"
 #include "planner/layer_schedule.h"
 #include "planner/perfetto.h"
 #include "planner/simulation.h"
 #include "runtime/cli/command.h"
+#include "runtime/cli/routing_options.h"
 #include "runtime/job.h"
 
 namespace cartesian {
@@ -39,8 +38,6 @@ struct Options {
 
 constexpr double kMilli = 1e3;
 constexpr double kMiB = 1024.0 * 1024.0;
-constexpr std::array kRules = {PivotRule::speculative, PivotRule::table, PivotRule::gate,
-                               PivotRule::oracle};
 
 RoutingTrace load_trace(FileSystem& files, const Options& options) {
   RoutingTrace trace = load_routing_trace(files, options.trace);
@@ -53,43 +50,19 @@ RoutingTrace load_trace(FileSystem& files, const Options& options) {
   return trace;
 }
 
-Placement load_placement(FileSystem& files, const Options& options, const PlacementShape& shape,
-                         const Topology& topology) {
-  if (options.expert_ranks > 0 && options.placement != "linear") {
+Placement placement_of(FileSystem& files, const Options& options, const PlacementShape& shape,
+                       const Topology& topology) {
+  if (options.expert_ranks == 0) {
+    return load_placement(files, options.placement, shape, topology);
+  }
+  if (options.placement != "linear") {
     throw ConfigError("--expert-ranks is of a linear placement: leave --placement out");
   }
-  if (options.placement == "local") {
-    return Placement::local(shape, topology);
+  if (shape.ranks % options.expert_ranks != 0) {
+    throw ConfigError(fmt::format("--expert-ranks {} does not divide the cluster's {} ranks",
+                                  options.expert_ranks, shape.ranks));
   }
-  if (options.placement == "linear") {
-    const int spread = options.expert_ranks > 0 ? options.expert_ranks : shape.ranks;
-    if (shape.ranks % spread != 0) {
-      throw ConfigError(fmt::format("--expert-ranks {} does not divide the cluster's {} ranks",
-                                    spread, shape.ranks));
-    }
-    return Placement::linear(shape, spread);
-  }
-  Placement placement = Placement::load(files, options.placement, shape);
-  if (placement.score_nodes() > 0 && placement.score_nodes() != topology.nodes()) {
-    throw ConfigError(fmt::format("{} has pivot scores of {} nodes, but {} has {}",
-                                  options.placement, placement.score_nodes(), options.topology,
-                                  topology.nodes()));
-  }
-  return placement;
-}
-
-/// The rule that is asked for, or the best that the trace has the evidence for.
-PivotRule chosen_rule(const std::string& name, const RoutingTrace& trace) {
-  const auto* rule =
-      std::ranges::find_if(kRules, [&](PivotRule known) { return name_of(known) == name; });
-  if (rule != kRules.end()) {
-    return *rule;
-  }
-  const bool predicted =
-      std::ranges::all_of(trace.sub_layers, [](const RoutingTrace::SubLayer& sub_layer) {
-        return sub_layer.group == 0 || !sub_layer.speculative_ids.empty();
-      });
-  return predicted ? PivotRule::speculative : PivotRule::table;
+  return Placement::linear(shape, options.expert_ranks);
 }
 
 void print_row(int chunks, const StepSimulation& step) {
@@ -152,11 +125,9 @@ int simulate(Options options) {
   const Cluster cluster = load_cluster(*files, options.topology);
   const RoutingTrace trace = load_trace(*files, options);
   const PlacementShape shape = placement_shape(trace, cluster.topology.ranks());
-  const Placement placement = load_placement(*files, options, shape, cluster.topology);
+  const Placement placement = placement_of(*files, options, shape, cluster.topology);
   SimulationOptions& simulation = options.simulation;
-  simulation.flow = options.flow != "auto" ? *parse_flow(options.flow)
-                    : shape.groups == 2    ? Flow::pivot
-                                           : Flow::home;
+  simulation.flow = chosen_flow(options.flow, shape.groups);
   simulation.rule = chosen_rule(options.pivot, trace);
 
   fmt::print("{} tokens of {} MoE layers, {} x {} experts; {} ranks on {} nodes; {} flow{}\n",

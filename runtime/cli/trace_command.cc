@@ -98,6 +98,16 @@ void add_structure_options(CLI::App* command, SyntheticTraceSpec& spec) {
       ->check(share)
       ->capture_default_str();
   command
+      ->add_option("--vocab-size", spec.vocab_size,
+                   "Token ids of the text, by topic; 0: choices only, without a text")
+      ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()))
+      ->capture_default_str();
+  command
+      ->add_option("--sequence-length", spec.sequence_length,
+                   "Tokens of a sequence of the text, which keeps to a topic")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
       ->add_option("--prediction", spec.prediction,
                    "Share of the speculative choices of B that are right")
       ->check(share)

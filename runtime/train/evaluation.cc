@@ -91,6 +91,17 @@ std::int64_t evaluated_window(std::int64_t index, std::int64_t count, std::int64
   return index * total / count;
 }
 
+std::vector<std::int32_t> evaluated_tokens(const TokenWindows& windows, std::int64_t count) {
+  const auto length = static_cast<std::size_t>(windows.length());
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(count) * length);
+  std::vector<std::int32_t> targets(length);
+  for (std::int64_t i = 0; i < count; ++i) {
+    windows.read(evaluated_window(i, count, windows.count()),
+                 std::span(ids).subspan(static_cast<std::size_t>(i) * length, length), targets);
+  }
+  return ids;
+}
+
 EvaluationResult evaluate(ModelRank& rank, const TokenWindows& windows, std::int64_t count,
                           const DocumentSources* sources) {
   const std::int64_t length = windows.length();

@@ -28,6 +28,9 @@ struct EvaluationResult {
 /// are no more.
 std::int64_t evaluated_window(std::int64_t index, std::int64_t count, std::int64_t total);
 
+/// The tokens of these windows, one after the other, as a model is given them.
+std::vector<std::int32_t> evaluated_tokens(const TokenWindows& windows, std::int64_t count);
+
 /// Evaluates `count` windows (at most all of them), and the loss of each of `sources`, if given: a
 /// loss counts for the source of the token that was to be predicted. The result is the same on
 /// every rank. Collective.

@@ -19,7 +19,7 @@ class TraceRecorder {
   TraceRecorder& operator=(const TraceRecorder&) = delete;
 
   /// The whole trace on rank 0, an empty one elsewhere; without what only the caller knows (model,
-  /// tokens_per_step), and without homes: where an evaluation has its tokens says nothing of
+  /// tokens_per_step, text), and without homes: where an evaluation has its tokens says nothing of
   /// training. Collective.
   RoutingTrace gather();
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 
 #include "base/error.h"
 #include "base/safetensors.h"
@@ -58,7 +59,9 @@ class RoutingTraceTest : public testing::Test {
           SafetensorsEntry{dtype, shape, std::as_bytes(std::span(bytes.data(), bytes.size()))});
     }
     const auto file = files_->create(other_);
-    write_safetensors(*file, entries, reader.metadata());
+    std::map<std::string, std::string> metadata = reader.metadata();
+    metadata.insert(metadata_.begin(), metadata_.end());
+    write_safetensors(*file, entries, metadata);
     file->close();
   }
   void expect_refused(const std::string& mention) {
@@ -70,6 +73,7 @@ class RoutingTraceTest : public testing::Test {
   std::unique_ptr<FileSystem> files_ = make_posix_file_system();
   Path path_ = directory_ / "trace.safetensors";
   Path other_ = directory_ / "other.safetensors";
+  std::map<std::string, std::string> metadata_;  ///< of save_with(), beside the trace's
 };
 
 TEST_F(RoutingTraceTest, RoundTrip) {
@@ -84,6 +88,7 @@ TEST_F(RoutingTraceTest, RoundTrip) {
   EXPECT_EQ(read.dtype, "bfloat16");
   EXPECT_EQ(read.model, "a model");
   EXPECT_EQ(read.home, trace.home);
+  EXPECT_FALSE(read.has_text());
   ASSERT_EQ(read.sub_layers.size(), trace.sub_layers.size());
   for (std::size_t i = 0; i < read.sub_layers.size(); ++i) {
     EXPECT_EQ(read.sub_layers[i].block, trace.sub_layers[i].block);  // 10 comes after 2
@@ -94,6 +99,43 @@ TEST_F(RoutingTraceTest, RoundTrip) {
     EXPECT_EQ(read.sub_layers[i].speculative_ids, trace.sub_layers[i].speculative_ids);
   }
   EXPECT_EQ(files_->list(directory_.path()), std::vector<std::string>{"trace.safetensors"});
+}
+
+TEST_F(RoutingTraceTest, RoundTripOfText) {
+  RoutingTrace trace = small_trace();
+  trace.token_ids = {7, 0, 6};
+  trace.vocab_size = 8;
+  trace.sequence_length = 3;
+  const RoutingTrace read = round_trip(trace);
+  EXPECT_TRUE(read.has_text());
+  EXPECT_EQ(read.token_ids, trace.token_ids);
+  EXPECT_EQ(read.vocab_size, 8);
+  EXPECT_EQ(read.sequence_length, 3);
+}
+
+TEST_F(RoutingTraceTest, RefusesBadText) {
+  const std::string ids("\7\0\0\0\0\0\0\0\6\0\0\0", 12);
+  const auto save = [&](std::map<std::string, std::string> metadata, const std::string& dtype,
+                        std::int64_t tokens) {
+    metadata_ = std::move(metadata);
+    save_with("token_ids", dtype, {tokens}, ids.substr(0, static_cast<std::size_t>(4 * tokens)));
+  };
+  save({{"vocab_size", "8"}, {"sequence_length", "1"}}, "I32", 3);
+  EXPECT_EQ(load_routing_trace(*files_, other_).token_ids, (std::vector<std::int32_t>{7, 0, 6}));
+  save({{"vocab_size", "8"}}, "I32", 3);
+  expect_refused("'sequence_length' is missing");
+  save({{"sequence_length", "1"}}, "I32", 3);
+  expect_refused("'vocab_size' is missing");
+  save({{"vocab_size", "0"}, {"sequence_length", "1"}}, "I32", 3);
+  expect_refused("vocab_size");
+  save({{"vocab_size", "8"}, {"sequence_length", "2"}}, "I32", 3);
+  expect_refused("3 tokens do not fill sequences of 2");
+  save({{"vocab_size", "8"}, {"sequence_length", "1"}}, "I32", 2);
+  expect_refused("token_ids");
+  save({{"vocab_size", "8"}, {"sequence_length", "1"}}, "F32", 3);
+  expect_refused("not I32");
+  save({{"vocab_size", "7"}, {"sequence_length", "1"}}, "I32", 3);
+  expect_refused("holds 7 in a vocabulary of 7");
 }
 
 TEST_F(RoutingTraceTest, WithoutTokens) {

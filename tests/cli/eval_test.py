@@ -1,6 +1,7 @@
 """`cartesian eval` and `cartesian info`: losses by source, experts left out, loads, routing traces, sizes."""
 
 import json
+import pathlib
 import re
 import struct
 import unittest
@@ -96,8 +97,14 @@ class Evaluation(CliTest):
                     self.assertEqual(tensors[name + "ids"][:2], ("I16", [40 * 32, 2]))
                     self.assertEqual(tensors[name + "gates"][:2], ("F32", [40 * 32, 2]))
                     self.assertEqual(name + "speculative_ids" in tensors, group == "B")
+            self.assertEqual((metadata["vocab_size"], metadata["sequence_length"]), ("257", "32"))
             traces.append({name: value for name, value in tensors.items() if name.endswith("ids")})
         self.assertEqual(*traces)
+        text = pathlib.Path(f"{self.mixed}.bin").read_bytes()  # uint16
+        windows = (len(text) // 2 - 1) // 32
+        first = [window * windows // 40 * 32 for window in range(40)]
+        self.assertEqual(struct.unpack(f"<{40 * 32}i", traces[0]["token_ids"][2]),
+                         tuple(token for at in first for token in struct.unpack_from("<32H", text, 2 * at)))
 
     def test_unwritable_trace(self):
         self.assert_refused(("eval", self.checkpoint, "--data", self.mixed, "--sequences", "4", "--trace",

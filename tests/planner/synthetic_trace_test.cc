@@ -41,7 +41,8 @@ TEST(SyntheticTrace, IsAValidTraceWhateverTheSpec) {
         .drift = 1,
         .ragged = true,
         .prediction = 0.5},
-        SyntheticTraceSpec{.experts = 1, .choices = 1}, SyntheticTraceSpec{.tokens = 0}}) {
+        SyntheticTraceSpec{.experts = 1, .choices = 1}, SyntheticTraceSpec{.tokens = 0},
+        SyntheticTraceSpec{.tokens = 192, .cluster = 2, .vocab_size = 30, .sequence_length = 16}}) {
     const RoutingTrace trace = make_synthetic_trace(spec, 3);
     save_routing_trace(*files, directory / "trace", trace);
     const RoutingTrace read = load_routing_trace(*files, directory / "trace");
@@ -77,6 +78,24 @@ TEST(SyntheticTrace, ATopicMayHaveFewerExpertsThanATokenChooses) {
   }
 }
 
+TEST(SyntheticTrace, TextKeepsToTopicsThatChoicesFollow) {
+  const RoutingTrace trace = make_synthetic_trace(
+      {.experts = 16, .tokens = 4000, .cluster = 4, .vocab_size = 50, .sequence_length = 40}, 1);
+  EXPECT_EQ(trace.vocab_size, 50);
+  EXPECT_EQ(trace.sequence_length, 40);
+  double neighbours = 0;
+  double chosen = 0;
+  for (std::size_t token = 0; token < 4000; ++token) {
+    const int topic = trace.token_ids[token] % 4;
+    ASSERT_LT(trace.token_ids[token], 50);
+    neighbours += token % 40 != 0 && trace.token_ids[token - 1] % 4 == topic ? 1 : 0;
+    chosen += trace.sub_layers[1].ids[2 * token] % 4 == topic ? 1 : 0;
+  }
+  // Both of the sequence's topic, or by chance; in the topic, or by chance.
+  EXPECT_NEAR(neighbours / 3900, 0.85 * 0.85 + 0.15 * 0.15 / 3, 0.05);
+  EXPECT_NEAR(chosen / 4000, 0.85, 0.02);
+}
+
 TEST(SyntheticTrace, SaysWhatItIsToldOfItsModel) {
   const RoutingTrace trace = make_synthetic_trace(
       {.hidden = 96, .expert_width = 32, .tokens_per_step = 1000, .dtype = "bfloat16"}, 1);
@@ -103,6 +122,13 @@ TEST(SyntheticTrace, WhatCannotBeIsRefused) {
        {SyntheticTraceSpec{.choices = 9}, SyntheticTraceSpec{.cluster = 9},
         SyntheticTraceSpec{.strength = 1.5}, SyntheticTraceSpec{.drift = -1}}) {
     expect_error<ConfigError>([&] { make_synthetic_trace(spec, 1); }, {"8 experts", "cannot be"});
+  }
+  for (const SyntheticTraceSpec& spec :
+       {SyntheticTraceSpec{.cluster = 2, .vocab_size = 3, .sequence_length = 10},
+        SyntheticTraceSpec{.vocab_size = 9, .sequence_length = 0},
+        SyntheticTraceSpec{.vocab_size = 9, .sequence_length = 64},
+        SyntheticTraceSpec{.vocab_size = -1, .sequence_length = 10}}) {
+    expect_error<ConfigError>([&] { make_synthetic_trace(spec, 1); }, {"vocabulary", "cannot be"});
   }
 }
 

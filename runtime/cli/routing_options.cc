@@ -1,0 +1,53 @@
+#include "runtime/cli/routing_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+
+namespace cartesian {
+
+namespace {
+constexpr std::array kRules = {PivotRule::speculative, PivotRule::table, PivotRule::gate,
+                               PivotRule::oracle};
+}
+
+Placement load_placement(FileSystem& files, const std::string& name, const PlacementShape& shape,
+                         const Topology& topology) {
+  if (name == "local") {
+    return Placement::local(shape, topology);
+  }
+  if (name == "linear") {
+    return Placement::linear(shape, shape.ranks);
+  }
+  Placement placement = Placement::load(files, name, shape);
+  if (placement.score_nodes() > 0 && placement.score_nodes() != topology.nodes()) {
+    throw ConfigError(fmt::format("{} has pivot scores of {} nodes, but the topology has {}", name,
+                                  placement.score_nodes(), topology.nodes()));
+  }
+  return placement;
+}
+
+Flow chosen_flow(const std::string& name, int groups) {
+  if (name == "auto") {
+    return groups == 2 ? Flow::pivot : Flow::home;
+  }
+  return *parse_flow(name);
+}
+
+PivotRule chosen_rule(const std::string& name, const RoutingTrace& trace) {
+  const auto* rule =
+      std::ranges::find_if(kRules, [&](PivotRule known) { return name_of(known) == name; });
+  if (rule != kRules.end()) {
+    return *rule;
+  }
+  const bool predicted =
+      std::ranges::all_of(trace.sub_layers, [](const RoutingTrace::SubLayer& sub_layer) {
+        return sub_layer.group == 0 || !sub_layer.speculative_ids.empty();
+      });
+  return predicted ? PivotRule::speculative : PivotRule::table;
+}
+
+}  // namespace cartesian

@@ -1,0 +1,26 @@
+#pragma once
+// What commands about a trace over a cluster share: the placement, flow and pivot rule that options
+// name.
+
+#include <string>
+
+#include "base/file_system.h"
+#include "base/itinerary.h"
+#include "base/routing_trace.h"
+#include "planner/token_router.h"
+
+namespace cartesian {
+
+/// "linear", "local", or a placement file of this shape. Throws FileError, FormatError or
+/// ConfigError, naming the file.
+Placement load_placement(FileSystem& files, const std::string& name, const PlacementShape& shape,
+                         const Topology& topology);
+
+/// `name`, or of "auto" pivot where there are two sub-layers, else home. REQUIRES: a flow or
+/// "auto".
+Flow chosen_flow(const std::string& name, int groups);
+
+/// The rule of this name, or else the best that the trace has the evidence for.
+PivotRule chosen_rule(const std::string& name, const RoutingTrace& trace);
+
+}  // namespace cartesian
