@@ -24,6 +24,7 @@ struct Options {
   std::vector<int> nodes{2, 4, 8, 16};
   int random_placements = 8;
   int layers = 60;
+  bool crossover = false;
   std::vector<std::string> timed{"balance", "replan", "large"};
   PlanOptions plan;
 };
@@ -80,6 +81,43 @@ void compare(const RoutingTrace& planned_on, const RoutingTrace& trace, int node
       100 * (1 - planned.pivot() / random), 100 * (1 - planned.pivot() / best_home.home),
       100 * (planned.pivot() / planned.oracle - 1), planned.rank_imbalance, balanced.rank_imbalance,
       best_home.rank_imbalance, seconds);
+}
+
+/// Of what tokens a step must have, per node, until replicas pay: as many replicas as the plan has
+/// save what their gradients cost from 3 D s / dC tokens on.
+void find_crossover(const RoutingTrace& planned_on, int nodes, const Options& options) {
+  const Cluster cluster = uniform_cluster(nodes, 1);
+  const PlacementShape shape = placement_shape(planned_on, nodes);
+  const int once = shape.layers * shape.groups * shape.experts;
+  PlanOptions plan = options.plan;
+  plan.redundancy = std::max(plan.redundancy, 1.0);
+  const auto replicas_of = [&](const Placement& placement) {
+    int held = -once;
+    for (int layer = 0; layer < shape.layers; ++layer) {
+      for (int group = 0; group < shape.groups; ++group) {
+        for (int rank = 0; rank < nodes; ++rank) {
+          held += static_cast<int>(placement.experts_on(layer, group, rank).size());
+        }
+      }
+    }
+    return held;
+  };
+  double alone = 0;
+  fmt::print("{} nodes, expert width {}: tokens per node and step, replicas, copies per token, "
+             "3 D s / dC\n",
+             nodes, planned_on.expert_width);
+  for (double tokens = 64; tokens <= 131072; tokens *= 2) {
+    plan.tokens_per_step = tokens * nodes;
+    const Placement placement = plan_placement(planned_on, cluster, plan);
+    const double copies = evaluate_placement(planned_on, cluster, placement, plan).pivot();
+    const int replicas = replicas_of(placement);
+    alone = replicas == 0 ? copies : alone;
+    const double pays = replicas > 0 && alone > copies
+                            ? 3 * static_cast<double>(planned_on.expert_width) * replicas / nodes /
+                                  (alone - copies)
+                            : 0;
+    fmt::print("{:10.0f} {:9d} {:9.3f} {:9.0f}\n", tokens, replicas, copies, pays);
+  }
 }
 
 RoutingTrace large_trace(int layers, std::int64_t tokens, std::uint64_t seed) {
@@ -166,6 +204,8 @@ int run(int argc, char** argv) {
   app.add_option("plan-trace", options.plan_trace,
                  "Routing trace to plan on; without, a large synthetic one is planned and timed");
   app.add_option("trace", options.trace, "Routing trace to evaluate on");
+  app.add_flag("--crossover", options.crossover,
+               "With traces: from how many tokens a step replicas pay");
   app.add_option("--timed", options.timed, "Without traces: what to time")
       ->check(CLI::IsMember({"balance", "replan", "large"}));
   app.add_option("--layers", options.layers, "Of the large trace")->capture_default_str();
@@ -193,7 +233,8 @@ int run(int argc, char** argv) {
       "planned on {} tokens, evaluated on {}; copies per token and layer, forward; one thread\n",
       planned_on.tokens, trace.tokens);
   for (const int nodes : options.nodes) {
-    compare(planned_on, trace, nodes, options);
+    options.crossover ? find_crossover(planned_on, nodes, options)
+                      : compare(planned_on, trace, nodes, options);
   }
   return 0;
 }

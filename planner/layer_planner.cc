@@ -6,7 +6,7 @@
 
 #include "base/index.h"
 #include "planner/rank_packing.h"
-#include "planner/replica_search.h"
+#include "planner/replica_plan.h"
 #include "planner/starts.h"
 
 namespace cartesian {

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -91,7 +92,8 @@ void print_replan(const Replan& replan, const PlanOptions& options) {
     return;
   }
   const std::string pays = std::isfinite(replan.steps)
-                               ? fmt::format("pays back in {:.0f} steps", std::ceil(replan.steps))
+                               ? fmt::format("pays back in {:.0f} step{}", std::ceil(replan.steps),
+                                                     std::ceil(replan.steps) == 1 ? "" : "s")
                                : "saves no time";
   fmt::print(
       "{}: {} replicas, {:.1f} MiB between nodes and {:.1f} MiB inside, take {:.1f} ms; that "
@@ -217,10 +219,12 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--seed", options->plan.seed, "Of the search")->capture_default_str();
   command
-      ->add_option(
-          "--time-budget", options->plan.time_budget_s,
-          "Seconds of one thread for the search, beside reading the trace; counted in work done, "
-          "so the result is the same on any machine")
+      ->add_option("--time-budget", options->plan.time_budget_s,
+                   "Time of one thread (2, 2s, 500ms, 1min) for the search, beside reading the "
+                   "trace; counted in work done, "
+                   "so the result is the same on any machine")
+      ->transform(
+          CLI::AsNumberWithUnit(std::map<std::string, double>{{"ms", 1e-3}, {"s", 1}, {"min", 60}}))
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   options->plan.threads = threads_per_rank(0, Topology::single_node(1), 0);

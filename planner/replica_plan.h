@@ -1,0 +1,26 @@
+#pragma once
+// Replicas of one layer's experts in the slots that are left: where a search for them begins.
+
+#include <vector>
+
+#include "planner/balance.h"
+#include "planner/replica_search.h"
+
+namespace cartesian {
+
+struct ReplicaPlan {
+  Flow flow = Flow::pivot;
+  double least_saving = 0;  ///< copies, of all the trace's tokens, that pay for a replica
+  ReplicaSearchOptions search = {};
+  std::vector<NodeSet> running = {};  ///< [experts] where they are now; empty: nowhere yet
+  double away = 0;                    ///< copies that bringing one elsewhere is worth
+};
+
+/// [nodes] slots: place_replicas() from `nodes`, where every expert is once, from all experts
+/// cloned over groups of nodes, down to single ones, and from where they are now; the best of them.
+std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topology& topology,
+                                             const NodeLimits& limits, const CoActivation& all,
+                                             const std::vector<int>& nodes,
+                                             const ReplicaPlan& plan);
+
+}  // namespace cartesian
