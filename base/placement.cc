@@ -62,19 +62,20 @@ int part_of(int expert, int parts, int experts) {
   return static_cast<int>(static_cast<std::int64_t>(expert) * parts / experts);
 }
 
-void check_replicas(const PlacementShape& shape, std::span<const int> ranks,
-                    const std::string& where) {
+/// `where()` names the expert in an error.
+template <class Where>
+void check_replicas(const PlacementShape& shape, std::span<const int> ranks, const Where& where) {
   if (ranks.empty()) {
-    throw ConfigError(fmt::format("placement: {} is on no rank", where));
+    throw ConfigError(fmt::format("placement: {} is on no rank", where()));
   }
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     if (ranks[i] < 0 || ranks[i] >= shape.ranks) {
-      throw ConfigError(fmt::format("placement: {} is on rank {}, but there are {} ranks", where,
+      throw ConfigError(fmt::format("placement: {} is on rank {}, but there are {} ranks", where(),
                                     ranks[i], shape.ranks));
     }
     if (i > 0 && ranks[i] <= ranks[i - 1]) {
-      throw ConfigError(
-          fmt::format("placement: ranks [{}] of {} do not ascend", fmt::join(ranks, ", "), where));
+      throw ConfigError(fmt::format("placement: ranks [{}] of {} do not ascend",
+                                    fmt::join(ranks, ", "), where()));
     }
   }
 }
@@ -148,7 +149,7 @@ Placement::Placement(PlacementShape shape, std::vector<std::vector<int>> replica
                      static_cast<std::size_t>(shape_.ranks));
   for_each_expert(shape_, [&](int layer, int group, int expert) {
     const auto& ranks = replicas_[index(layer, group, expert)];
-    check_replicas(shape_, ranks, describe(layer, group, expert));
+    check_replicas(shape_, ranks, [&] { return describe(layer, group, expert); });
     for (const int rank : ranks) {
       experts_on_[slots_index(layer, group, rank)].push_back(expert);
     }

@@ -103,19 +103,20 @@ void find_crossover(const RoutingTrace& planned_on, int nodes, const Options& op
     return held;
   };
   double alone = 0;
-  fmt::print("{} nodes, expert width {}: tokens per node and step, replicas, copies per token, "
-             "3 D s / dC\n",
-             nodes, planned_on.expert_width);
+  fmt::print(
+      "{} nodes, expert width {}: tokens per node and step, replicas, copies per token, "
+      "3 D s / dC\n",
+      nodes, planned_on.expert_width);
   for (double tokens = 64; tokens <= 131072; tokens *= 2) {
     plan.tokens_per_step = tokens * nodes;
     const Placement placement = plan_placement(planned_on, cluster, plan);
     const double copies = evaluate_placement(planned_on, cluster, placement, plan).pivot();
     const int replicas = replicas_of(placement);
     alone = replicas == 0 ? copies : alone;
-    const double pays = replicas > 0 && alone > copies
-                            ? 3 * static_cast<double>(planned_on.expert_width) * replicas / nodes /
-                                  (alone - copies)
-                            : 0;
+    const double pays =
+        replicas > 0 && alone > copies
+            ? 3 * static_cast<double>(planned_on.expert_width) * replicas / nodes / (alone - copies)
+            : 0;
     fmt::print("{:10.0f} {:9d} {:9.3f} {:9.0f}\n", tokens, replicas, copies, pays);
   }
 }

@@ -45,13 +45,6 @@ std::vector<int> replica_counts(std::span<const std::int64_t> loads, int slots, 
 void balance_group(std::span<const std::int64_t> loads, int first, int group,
                    std::span<const int> replicas, std::span<const int> slots,
                    std::vector<std::vector<Slot>>& on_node) {
-  struct Fill {
-    double load;  // for each slot
-    int node;
-    bool operator<(const Fill& other) const {
-      return load != other.load ? load > other.load : node > other.node;
-    }
-  };
   std::vector<Slot> items;
   for (std::size_t expert = 0; expert < loads.size(); ++expert) {
     for (int i = 0; i < replicas[expert]; ++i) {
@@ -59,40 +52,26 @@ void balance_group(std::span<const std::int64_t> loads, int first, int group,
     }
   }
   std::ranges::stable_sort(items, std::greater<>(), &Slot::load);
-  std::priority_queue<Fill> queue;
-  for (std::size_t node = 0; node < slots.size(); ++node) {
-    if (slots[node] > 0) {
-      queue.push({0, static_cast<int>(node)});
-    }
-  }
   std::vector<int> left(slots.begin(), slots.end());
-  std::vector<Fill> passed_over;
+  std::vector<double> load(slots.size());     // for each slot
+  std::vector<int> latest(slots.size(), -1);  // replicas of an expert come one after the other
   for (const Slot& item : items) {
-    const auto holds = [&](int node) {
-      return replicas[as_index(item.expert - first)] > 1 &&
-             std::ranges::find(on_node[as_index(node)], item.expert, &Slot::expert) !=
-                 on_node[as_index(node)].end();
-    };
-    check(!queue.empty(), "there are slots for all replicas");
-    while (!queue.empty() && holds(queue.top().node)) {
-      passed_over.push_back(queue.top());
-      queue.pop();
+    std::size_t best = slots.size();
+    for (std::size_t node = 0; node < slots.size(); ++node) {
+      if (left[node] == 0) {
+        continue;
+      }
+      const bool holds = latest[node] == item.expert;
+      const bool best_holds = best < slots.size() && latest[best] == item.expert;
+      if (best == slots.size() || (holds != best_holds ? best_holds : load[node] < load[best])) {
+        best = node;
+      }
     }
-    Fill chosen = queue.empty() ? passed_over.front() : queue.top();
-    if (queue.empty()) {
-      passed_over.erase(passed_over.begin());
-    } else {
-      queue.pop();
-    }
-    on_node[as_index(chosen.node)].push_back(item);
-    if (--left[as_index(chosen.node)] > 0) {
-      chosen.load += static_cast<double>(item.load) / slots[as_index(chosen.node)];
-      queue.push(chosen);
-    }
-    for (const Fill& fill : passed_over) {
-      queue.push(fill);
-    }
-    passed_over.clear();
+    check(best < slots.size(), "there are slots for all replicas");
+    on_node[best].push_back(item);
+    load[best] += static_cast<double>(item.load) / slots[best];
+    latest[best] = item.expert;
+    --left[best];
   }
 }
 

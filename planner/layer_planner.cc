@@ -203,7 +203,7 @@ LayerPlanner::Nodes LayerPlanner::search(const Task& task, std::int64_t work) {
   if (groups_ == 1 || waiting < kGroupsMatter * seconds(task, start)) {
     return together.run(1);
   }
-  const Nodes mixed = together.run(0.5);
+  Nodes mixed = together.run(0.5);
   layer.limits = group_limits_;
   layer.work = work / 2;
   Nodes even = LayerSearch(layer).run(1);

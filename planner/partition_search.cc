@@ -14,8 +14,9 @@ namespace cartesian {
 namespace {
 
 constexpr double kLeastGain = 1e-9;
-constexpr double kLeastRelief = 1e-6;  // choices: less may be rounding, and come back for ever
-constexpr int kTried = 2;              // candidates for each expert that are tried exactly
+constexpr double kLeastRelief = 1e-6;      // choices: less may be rounding, and come back for ever
+constexpr std::int64_t kLooksPerWork = 8;  // estimates that take as long as a token
+constexpr int kTried = 2;                  // candidates for each expert that are tried exactly
 
 class Search {
  public:
@@ -33,7 +34,7 @@ class Search {
     dice_.shuffle(order);
     bool better = false;
     for (const int expert : order) {
-      if (partition_.work() >= end_of_work) {
+      if (work() >= end_of_work) {
         return false;
       }
       better = improve_one(expert) || better;
@@ -66,6 +67,9 @@ class Search {
     move(b, node_a);
   }
 
+  /// Of the partition, and of looking for what to try.
+  std::int64_t work() const { return partition_.work() + looks_ / kLooksPerWork; }
+
   int random_count(int least, int most) { return least + dice_.below(most - least + 1); }
 
  private:
@@ -84,6 +88,7 @@ class Search {
   }
 
   bool improve_one(int expert) {
+    looks_ += partition_.experts() + partition_.nodes();
     std::array<Candidate, kTried> best{};
     for (int node = 0; node < partition_.nodes(); ++node) {
       if (node != partition_.node_of(expert)) {
@@ -160,6 +165,7 @@ class Search {
   const NodeLimits& limits_;
   Dice dice_;
   std::vector<std::vector<int>> members_;  // [nodes] experts
+  std::int64_t looks_ = 0;
 };
 
 /// A swap, or a move to a free slot (`back` negative), that takes away overload.
@@ -255,13 +261,13 @@ bool repair(Partition& partition, const NodeLimits& limits) {
 }
 
 void improve(Partition& partition, const NodeLimits& limits, const SearchOptions& options) {
-  const std::int64_t end = partition.work() + options.work;
   Search search(partition, limits, options.seed);
+  const std::int64_t end = search.work() + options.work;
   while (search.pass(end)) {
   }
   std::vector<int> best = partition.assignment();
   double least = partition.cost();
-  for (std::int64_t before = -1; partition.work() < end && partition.work() > before;) {
+  for (std::int64_t before = -1; search.work() < end && partition.work() > before;) {
     before = partition.work();  // where nothing can be moved there is nothing to do
     search.shake(search.random_count(2, std::max(3, partition.experts() / 16)));
     while (search.pass(end)) {

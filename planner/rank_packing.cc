@@ -45,7 +45,8 @@ class Packing {
         place(i);
       }
     }
-    while (static_cast<double>(most()[2]) > options_.enough && relieve()) {
+    // With one slot each, ranks can only exchange loads.
+    while (options_.slots > 1 && static_cast<double>(most()[2]) > options_.enough && relieve()) {
     }
     return {std::move(rank_of_), most()[2]};
   }

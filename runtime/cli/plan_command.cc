@@ -32,6 +32,7 @@ struct Options {
 };
 
 constexpr double kMiB = 1024.0 * 1024.0;
+constexpr double kHomePays = 0.02;  // of a step, to do without pivots
 
 /// What the placement file says about its making.
 std::string plan_json(FileSystem& files, const Options& options, const PlacementCosts& costs,
@@ -77,8 +78,10 @@ Planned plan_flow(const RoutingTrace& trace, const Cluster& cluster, Options& op
   Planned planned = plan_for(trace, cluster, options.plan);
   PlanOptions home = options.plan;
   home.flow = Flow::home;
-  if (groups == 2 && evaluate_placement(trace, cluster, planned.placement, home).time.total() <
-                         planned.costs.time.total()) {
+  const auto seconds = [&](const PlanOptions& plan) {
+    return evaluate_placement(trace, cluster, planned.placement, plan).time.total();
+  };
+  if (groups == 2 && seconds(home) < (1 - kHomePays) * seconds(options.plan)) {
     options.plan.flow = Flow::home;
     return plan_for(trace, cluster, home);
   }
@@ -93,7 +96,7 @@ void print_replan(const Replan& replan, const PlanOptions& options) {
   }
   const std::string pays = std::isfinite(replan.steps)
                                ? fmt::format("pays back in {:.0f} step{}", std::ceil(replan.steps),
-                                                     std::ceil(replan.steps) == 1 ? "" : "s")
+                                             std::ceil(replan.steps) == 1 ? "" : "s")
                                : "saves no time";
   fmt::print(
       "{}: {} replicas, {:.1f} MiB between nodes and {:.1f} MiB inside, take {:.1f} ms; that "

@@ -23,6 +23,8 @@ class Plan(CliTest):
 
     def plan(self, *options, topology=None):
         output = self.new_folder() / "placement.json"
+        if "--time-budget" not in options:
+            options += ("--time-budget", "200ms")
         printed = self.run_program("plan", "--topology", topology or self.topology, "--trace", self.trace, "-o", output,
                                    *options).out
         return printed, output
@@ -88,6 +90,27 @@ class Plan(CliTest):
         self.assertEqual(few, 2 * 16)
         self.assertGreater(many, few)
         self.assertLess(together, alone)
+
+    def test_from_a_running_placement(self):
+        _, running = self.plan("--seed", "3", "--time-budget", "100ms")
+        printed, output = self.plan("--start", running, "--horizon-steps", "1e-6", "--time-budget", "100ms")
+        self.assertIn("nothing moves", printed)
+        self.assertIn("  running ", printed)
+        self.assertEqual(json.loads(output.read_text())["replicas"], json.loads(running.read_text())["replicas"])
+        linear = self.new_folder() / "linear.json"
+        placement = json.loads(running.read_text())
+        placement.pop("pivot_scores", None)
+        placement["replicas"] = [[[[expert // 2] for expert in range(8)] for _ in range(2)] for _ in range(2)]
+        linear.write_text(json.dumps(placement))
+        printed, output = self.plan("--start", linear, "--horizon-steps", "1e9", "--time-budget", "100ms",
+                                    "--tokens-per-step", "1e7", "--load-cap", "4")
+        self.assertRegex(printed, r"to move: \d+ replicas, \S+ MiB between nodes .* pays back in \d+ step")
+        self.assertNotEqual(json.loads(output.read_text())["replicas"], placement["replicas"])
+        other = self.folder / "two.toml"
+        other.write_text("nodes = 2\n")
+        self.assert_refused(("plan", "--topology", other, "--trace", self.trace, "--start", running), str(running.name))
+        self.assertIn("--start", self.run_program("plan", "--topology", self.topology, "--trace", self.trace,
+                                                  "--horizon-steps", "5", code=2).err)
 
     def test_refused(self):
         def refused(text, *patterns):
