@@ -16,6 +16,7 @@
 #include "planner/replan.h"
 #include "runtime/cli/command.h"
 #include "runtime/cli/plan_table.h"
+#include "runtime/cli/routing_options.h"
 #include "runtime/job.h"
 
 namespace cartesian {
@@ -70,11 +71,10 @@ Planned plan_for(const RoutingTrace& trace, const Cluster& cluster, const PlanOp
 /// Plans for the flow that is asked for; with auto for the one whose plan has the shorter step.
 /// With the same experts pivots never need more copies than home, but they evaluate routers.
 Planned plan_flow(const RoutingTrace& trace, const Cluster& cluster, Options& options, int groups) {
+  options.plan.flow = chosen_flow(options.flow, groups);
   if (options.flow != "auto") {
-    options.plan.flow = *parse_flow(options.flow);
     return plan_for(trace, cluster, options.plan);
   }
-  options.plan.flow = groups == 2 ? Flow::pivot : Flow::home;
   Planned planned = plan_for(trace, cluster, options.plan);
   PlanOptions home = options.plan;
   home.flow = Flow::home;

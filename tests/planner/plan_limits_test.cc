@@ -10,6 +10,7 @@
 #include "planner/plan.h"
 #include "planner/synthetic_trace.h"
 #include "planner/traffic.h"
+#include "tests/planner/expect_slots.h"
 
 namespace cartesian::test {
 namespace {
@@ -55,19 +56,6 @@ Worst worst_loads(const LayerTrace& layer, int index, const Placement& placement
     worst.node = std::max(worst.node, load / ranks / mean);
   }
   return worst;
-}
-
-/// Every expert somewhere, which Placement itself asks for; slots of every rank.
-void expect_slots(const Placement& placement, int slots) {
-  for (int layer = 0; layer < placement.shape().layers; ++layer) {
-    for (int rank = 0; rank < placement.shape().ranks; ++rank) {
-      std::size_t held = 0;
-      for (int group = 0; group < placement.shape().groups; ++group) {
-        held += placement.experts_on(layer, group, rank).size();
-      }
-      EXPECT_LE(held, as_index(slots));
-    }
-  }
 }
 
 std::vector<int> random_nodes(Dice& dice) {

@@ -11,6 +11,7 @@
 #include "planner/plan.h"
 #include "planner/synthetic_trace.h"
 #include "planner/traffic.h"
+#include "tests/planner/expect_slots.h"
 #include "tests/support/expect_error.h"
 
 namespace cartesian::test {
@@ -80,18 +81,6 @@ RoutingTrace drifted(RoutingTrace trace) {
     }
   }
   return trace;
-}
-
-void expect_slots(const Placement& placement, int slots) {
-  for (int layer = 0; layer < placement.shape().layers; ++layer) {
-    for (int rank = 0; rank < placement.shape().ranks; ++rank) {
-      std::size_t held = 0;
-      for (int group = 0; group < placement.shape().groups; ++group) {
-        held += placement.experts_on(layer, group, rank).size();
-      }
-      EXPECT_LE(held, as_index(slots));
-    }
-  }
 }
 
 const SyntheticTraceSpec kTopics{
