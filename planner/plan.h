@@ -28,7 +28,7 @@ struct PlanOptions {
   /// or nullptr. Labels stay as they are, and of two plans as good the one that moves less is
   /// taken.
   const Placement* running = nullptr;
-  double horizon_steps = 1000;
+  double horizon_steps = 1000;  ///< above 0
 };
 
 /// Slots of a rank that options ask for. Throws ConfigError, saying how many would do, if these do
