@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -144,16 +145,30 @@ Placement::Placement(PlacementShape shape, std::vector<std::vector<int>> replica
     throw ConfigError(fmt::format("a placement of {} needs {} lists of ranks, not {}",
                                   describe(shape_), count_experts(shape_), replicas_.size()));
   }
-  experts_on_.resize(static_cast<std::size_t>(shape_.layers) *
-                     static_cast<std::size_t>(shape_.groups) *
-                     static_cast<std::size_t>(shape_.ranks));
   for_each_expert(shape_, [&](int layer, int group, int expert) {
-    const auto& ranks = replicas_[index(layer, group, expert)];
-    check_replicas(shape_, ranks, [&] { return describe(layer, group, expert); });
-    for (const int rank : ranks) {
-      experts_on_[slots_index(layer, group, rank)].push_back(expert);
-    }
+    check_replicas(shape_, replicas_[index(layer, group, expert)],
+                   [&] { return describe(layer, group, expert); });
   });
+  list_experts_on();
+}
+
+void Placement::list_experts_on() {
+  const std::size_t lists = static_cast<std::size_t>(shape_.layers) *
+                            static_cast<std::size_t>(shape_.groups) *
+                            static_cast<std::size_t>(shape_.ranks);
+  first_on_.resize(lists + 1);
+  const auto for_each_replica = [&](const auto& visit) {
+    for_each_expert(shape_, [&](int layer, int group, int expert) {
+      for (const int rank : replicas_[index(layer, group, expert)]) {
+        visit(slots_index(layer, group, rank), expert);
+      }
+    });
+  };
+  for_each_replica([&](std::size_t list, int) { ++first_on_[list + 1]; });
+  std::partial_sum(first_on_.begin(), first_on_.end(), first_on_.begin());
+  experts_on_.resize(first_on_.back());
+  std::vector<std::size_t> next(first_on_.begin(), first_on_.end() - 1);
+  for_each_replica([&](std::size_t list, int expert) { experts_on_[next[list]++] = expert; });
 }
 
 Placement Placement::linear(PlacementShape shape, int ranks_per_group) {
@@ -272,7 +287,8 @@ std::span<const int> Placement::replicas(int layer, int group, int expert) const
 }
 
 std::span<const int> Placement::experts_on(int layer, int group, int rank) const {
-  return experts_on_[slots_index(layer, group, rank)];
+  const std::size_t list = slots_index(layer, group, rank);
+  return std::span(experts_on_).subspan(first_on_[list], first_on_[list + 1] - first_on_[list]);
 }
 
 std::span<const float> Placement::pivot_scores(int layer, int expert) const {

@@ -62,12 +62,16 @@ class Placement {
  private:
   std::size_t index(int layer, int group, int expert) const;
   std::size_t slots_index(int layer, int group, int rank) const;
+  void list_experts_on();
 
   PlacementShape shape_;
   std::vector<std::vector<int>> replicas_;
   int score_nodes_ = 0;
-  std::vector<float> pivot_scores_;           // [layers][experts][score_nodes_]
-  std::vector<std::vector<int>> experts_on_;  // [(layer * groups + group) * ranks + rank]
+  std::vector<float> pivot_scores_;  // [layers][experts][score_nodes_]
+  // Those of (layer * groups + group) * ranks + rank begin at first_on_ of it and end before the
+  // next's.
+  std::vector<int> experts_on_;
+  std::vector<std::size_t> first_on_;
 };
 
 }  // namespace cartesian

@@ -41,37 +41,74 @@ std::vector<int> replica_counts(std::span<const std::int64_t> loads, int slots, 
   return counts;
 }
 
+/// The nodes with free slots of a group, the one with least load for each slot first.
+class OpenNodes {
+ public:
+  explicit OpenNodes(std::span<const int> slots)
+      : slots_(slots), left_(slots.begin(), slots.end()) {
+    for (std::size_t node = 0; node < slots.size(); ++node) {
+      if (slots[node] > 0) {
+        open_.push_back({0, node});
+      }
+    }
+  }
+
+  /// Gives replicas of one expert to the least loaded nodes, to each at most one until all have
+  /// one.
+  template <class Give>
+  void take(int replicas, std::int64_t load, const Give& give) {
+    for (int i = 0; i < replicas; ++i) {
+      if (open_.empty()) {
+        reopen();
+      }
+      check(!open_.empty(), "there are slots for all replicas");
+      std::ranges::pop_heap(open_, std::greater<>());
+      Open& taken = taken_.emplace_back(open_.back());
+      open_.pop_back();
+      give(taken.node);
+      taken.load += static_cast<double>(load) / slots_[taken.node];
+      --left_[taken.node];
+    }
+    reopen();
+  }
+
+ private:
+  struct Open {
+    double load;
+    std::size_t node;
+    auto operator<=>(const Open&) const = default;
+  };
+
+  void reopen() {
+    for (const Open& taken : taken_) {
+      if (left_[taken.node] > 0) {
+        open_.push_back(taken);
+        std::ranges::push_heap(open_, std::greater<>());
+      }
+    }
+    taken_.clear();
+  }
+
+  std::span<const int> slots_;
+  std::vector<int> left_;
+  std::vector<Open> open_;   // a heap
+  std::vector<Open> taken_;  // have the expert
+};
+
 /// One group's experts, numbered from `first`, to nodes that have `slots` for it.
 void balance_group(std::span<const std::int64_t> loads, int first, int group,
                    std::span<const int> replicas, std::span<const int> slots,
                    std::vector<std::vector<Slot>>& on_node) {
-  std::vector<Slot> items;
+  std::vector<Slot> items;  // of each expert's replicas, one
+  items.reserve(loads.size());
   for (std::size_t expert = 0; expert < loads.size(); ++expert) {
-    for (int i = 0; i < replicas[expert]; ++i) {
-      items.push_back({first + static_cast<int>(expert), group, loads[expert] / replicas[expert]});
-    }
+    items.push_back({first + static_cast<int>(expert), group, loads[expert] / replicas[expert]});
   }
   std::ranges::stable_sort(items, std::greater<>(), &Slot::load);
-  std::vector<int> left(slots.begin(), slots.end());
-  std::vector<double> load(slots.size());     // for each slot
-  std::vector<int> latest(slots.size(), -1);  // replicas of an expert come one after the other
+  OpenNodes nodes(slots);
   for (const Slot& item : items) {
-    std::size_t best = slots.size();
-    for (std::size_t node = 0; node < slots.size(); ++node) {
-      if (left[node] == 0) {
-        continue;
-      }
-      const bool holds = latest[node] == item.expert;
-      const bool best_holds = best < slots.size() && latest[best] == item.expert;
-      if (best == slots.size() || (holds != best_holds ? best_holds : load[node] < load[best])) {
-        best = node;
-      }
-    }
-    check(best < slots.size(), "there are slots for all replicas");
-    on_node[best].push_back(item);
-    load[best] += static_cast<double>(item.load) / slots[best];
-    latest[best] = item.expert;
-    --left[best];
+    nodes.take(replicas[as_index(item.expert - first)], item.load,
+               [&](std::size_t node) { on_node[node].push_back(item); });
   }
 }
 
@@ -94,6 +131,9 @@ std::vector<int> slots_of_group(std::span<const int> slots, int group, int group
 std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads, int groups,
                                              std::span<const int> slots, int most_replicas) {
   std::vector<std::vector<Slot>> on_node(slots.size());
+  for (std::size_t node = 0; node < slots.size(); ++node) {
+    on_node[node].reserve(as_index(slots[node]));
+  }
   const std::size_t experts = loads.size() / as_index(groups);
   for (int group = 0; group < groups; ++group) {
     const auto of_group = loads.subspan(as_index(group) * experts, experts);

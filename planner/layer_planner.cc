@@ -248,6 +248,15 @@ LayerPlanner::Slots LayerPlanner::replicated(const Task& task, const Nodes& node
 
 ExpertRanks LayerPlanner::to_ranks(const Slots& slots, const ExpertRanks* running) const {
   ExpertRanks ranks(loads_.size());
+  std::vector<std::size_t> replicas(loads_.size());
+  for (const std::vector<Slot>& node : slots) {
+    for (const Slot& slot : node) {
+      ++replicas[as_index(slot.expert)];
+    }
+  }
+  for (std::size_t expert = 0; expert < ranks.size(); ++expert) {
+    ranks[expert].reserve(replicas[expert]);
+  }
   std::vector<int> was;
   for (std::size_t node = 0; node < slots.size(); ++node) {
     const auto on_node = topology_.ranks_of_node(static_cast<int>(node));

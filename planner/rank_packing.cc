@@ -39,7 +39,7 @@ class Packing {
     }
     std::vector<std::size_t> order(node_.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t i) { return node_[i].load; });
+    std::ranges::sort(order, {}, [&](std::size_t i) { return std::pair(-node_[i].load, i); });
     for (const std::size_t i : order) {
       if (rank_of_[i] < 0) {
         place(i);

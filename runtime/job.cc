@@ -52,6 +52,7 @@ int finish_after_shared_error(Job& job, const Error& error) {
   }
   try {
     job.transport.finish();
+    job.stop.settle();
   } catch (const CommError& lost) {
     job.transport.abort(lost.what());
     end_after_error(kExitError);
@@ -64,6 +65,7 @@ int run_body(Job& job, const std::function<int(Job&)>& body) {
     return run_alive(job, [&] {
       const int code = body(job);
       job.transport.finish();
+      job.stop.settle();
       return code;
     });
   } catch (const Error& error) {

@@ -40,7 +40,7 @@ void StopSignal::watch() {
   const timespec poll{0, kPollNanoseconds};
   while (!ending_) {
     const int signal = sigtimedwait(&signals, nullptr, &poll);
-    if (signal <= 0) {
+    if (signal <= 0 || settled_) {
       continue;
     }
     const std::lock_guard lock(mutex_);

@@ -21,11 +21,16 @@ class StopSignal {
 
   bool requested() const { return requested_.load(); }
 
+  /// The process has its exit code and only ends: from now on the signals change nothing. A
+  /// launcher sends TERM to all ranks as soon as the first has ended with a code that is not 0.
+  void settle() { settled_ = true; }
+
  private:
   friend class StopScope;
   void watch();
 
   std::atomic<bool> requested_ = false;
+  std::atomic<bool> settled_ = false;
   std::atomic<bool> ending_ = false;
   std::mutex mutex_;
   bool accepting_ = false;          // guarded by mutex_
