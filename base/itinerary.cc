@@ -260,7 +260,7 @@ int choose_pivot(Flow flow, int layer, int home, std::int64_t token, const Pivot
 
 int choose_finisher(Flow flow, int home, int pivot, std::span<const std::int32_t> b_ranks,
                     const Topology& topology) {
-  if (flow == Flow::flat) {
+  if (flow == Flow::flat || pivot == home) {
     return home;
   }
   int lowest = -1;

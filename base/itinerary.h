@@ -59,9 +59,9 @@ struct PivotEvidence {
 int choose_pivot(Flow flow, int layer, int home, std::int64_t token, const PivotEvidence& evidence,
                  const Placement& placement, const Topology& topology);
 
-/// The rank that adds the residual and the shared expert of B: home if its node hosts one of
-/// `b_ranks`, else the pivot if its node does, else the rail of the lowest node that does; the
-/// pivot if there are none.
+/// The rank that adds the residual and the shared expert of B: home if it is the pivot or its node
+/// hosts one of `b_ranks`, else the pivot if its node does, else the rail of the lowest node that
+/// does; the pivot if there are none.
 int choose_finisher(Flow flow, int home, int pivot, std::span<const std::int32_t> b_ranks,
                     const Topology& topology);
 

@@ -69,7 +69,7 @@ class Layer {
 
   void run() {
     MoeLayer::Saved saved;
-    layer_.forward(rank_, {.x = x_, .hash_logits = {}}, out_, saved, loads_);
+    layer_.forward(rank_, {.x = x_, .ids = {}, .hash_table = {}}, out_, saved, loads_);
     std::copy_n(static_cast<const std::byte*>(dout_.raw()), dout_.bytes(),
                 static_cast<std::byte*>(dx_.raw()));
     layer_.backward(rank_, saved, dprobability_, dx_);

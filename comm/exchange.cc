@@ -2,56 +2,58 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "base/check.h"
-#include "comm/exchange_transfer.h"
+#include "base/index.h"
 
 namespace cartesian {
 
-Exchange::Exchange(Transport& transport, const Topology& topology, const Placement& placement)
-    : transport_(transport), topology_(topology), placement_(placement) {
+Exchange::Exchange(Transport& transport, const Topology& topology, const Placement& placement,
+                   const ExchangeOptions& options)
+    : transport_(transport),
+      topology_(topology),
+      placement_(placement),
+      options_(options),
+      ranks_by_node_(as_index(transport.size())) {
   check(topology.ranks() == transport.size() && placement.shape().ranks == transport.size(),
         "transport, topology and placement have the same ranks");
+  if (options.pivot == PivotBy::gate && placement.score_nodes() > 0) {
+    unscored_ = placement.without_pivot_scores();
+  }
+  std::iota(ranks_by_node_.begin(), ranks_by_node_.end(), 0);
+  std::ranges::stable_sort(ranks_by_node_, {}, [&](int rank) { return topology.node(rank); });
 }
 
-void Exchange::count_rows(const Context& context, std::span<const std::int64_t> rows_to_rank) {
+HopTransfer Exchange::new_transfer(const Context& context, const HopSizes& sizes) {
+  const std::int64_t growths = staging_.growths();
+  HopTransfer transfer(transport_, staging_, sizes);
+  if (staging_.growths() > growths) {
+    context.metrics.counter("cartesian_exchange_staging_growths_total")
+        .add(static_cast<double>(staging_.growths() - growths));
+  }
+  count_rows(context, sizes.sent);
+  return transfer;
+}
+
+void Exchange::count_rows(const Context& context,
+                          std::span<const std::int64_t> rows_to_rank) const {
   const int me = transport_.rank();
   std::array<std::int64_t, 3> rows{};
   for (int rank = 0; rank < transport_.size(); ++rank) {
     const std::size_t scope = rank == me ? 0 : topology_.node(rank) == topology_.node(me) ? 1 : 2;
-    rows[scope] += rows_to_rank[as_index(rank)];
+    rows.at(scope) += rows_to_rank[as_index(rank)];
   }
   constexpr std::array kScopes{"self", "intra", "inter"};
   for (std::size_t scope = 0; scope < rows.size(); ++scope) {
-    if (rows[scope] > 0) {
+    if (rows.at(scope) > 0) {
       context.metrics
-          .counter(fmt::format("cartesian_exchange_rows_total{{scope=\"{}\"}}", kScopes[scope]))
-          .add(static_cast<double>(rows[scope]));
+          .counter(fmt::format("cartesian_exchange_rows_total{{scope=\"{}\"}}", kScopes.at(scope)))
+          .add(static_cast<double>(rows.at(scope)));
     }
   }
-}
-
-BufferPool::Lease Exchange::stage(const Context& context, std::span<const MessageBlock> blocks) {
-  const std::int64_t growths = staging_.growths();
-  BufferPool::Lease lease = staging_.take(blocks.back().end);
-  if (staging_.growths() > growths) {
-    context.metrics.counter("cartesian_exchange_staging_growths_total").add(1.0);
-  }
-  return lease;
-}
-
-void Exchange::post(CommPhase phase, std::span<const MessageBlock> sent_blocks,
-                    RowsTransfer& transfer) {
-  MessageGroup group{phase, {}, {}};
-  for (int rank = 0; rank < transport_.size(); ++rank) {
-    if (rank != transport_.rank()) {
-      group.sends.push_back({rank, transfer.sent_message(sent_blocks[as_index(rank)])});
-      group.recvs.push_back(
-          {rank, transfer.received_message(transfer.received_blocks[as_index(rank)])});
-    }
-  }
-  transfer.request = transport_.post(std::move(group));
 }
 
 }  // namespace cartesian

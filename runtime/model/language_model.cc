@@ -91,18 +91,8 @@ RopeTable LanguageModel::rope_table(std::int64_t length) {
   return *rope_;
 }
 
-Tensor LanguageModel::hash_logits(RankContext& rank, const Batch& batch) {
-  if (!hash_table_) {
-    return {};
-  }
-  const Tensor logits =
-      rank.activations.tensor(DType::f32, {batch.ids.rows(), config_.num_experts});
-  embedding_forward(rank.op, batch.ids, store_.weight(*hash_table_), logits);
-  return logits;
-}
-
 void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch& batch,
-                              const BlockInput& input, SavedBlock& saved) {
+                              std::span<RouterLoad> loads, SavedBlock& saved) {
   const Block& block = *blocks_[index];
   const Tensor middle = rank.activations.tensor(rank.dtype, saved.x.shape());
   block.attention.forward(rank, rope_table(batch.length), {batch.length, batch.document_starts},
@@ -111,8 +101,12 @@ void LanguageModel::run_block(RankContext& rank, std::size_t index, const Batch&
     dense->forward(rank, middle, saved.out, saved.ffn.emplace<DenseLayer::Saved>());
   } else {
     std::get<MoeLayer>(block.ffn).forward(
-        rank, {.x = middle, .hash_logits = input.hash_logits, .first_token = batch.first_token},
-        saved.out, saved.ffn.emplace<MoeLayer::Saved>(), input.loads);
+        rank,
+        {.x = middle,
+         .ids = batch.ids,
+         .hash_table = hash_table_ ? store_.weight(*hash_table_) : Tensor(),
+         .first_token = batch.first_token},
+        saved.out, saved.ffn.emplace<MoeLayer::Saved>(), loads);
   }
 }
 
@@ -122,7 +116,7 @@ void LanguageModel::rerun_block(RankContext& rank, std::size_t index) {
   std::vector<RouterLoad> discarded(counted.begin(), counted.end());
   const auto observer = std::exchange(rank.on_route, {});
   rank.activations.release(saved_[index].mark);
-  run_block(rank, index, batch_, {hash_logits_, discarded}, saved_[index]);
+  run_block(rank, index, batch_, discarded, saved_[index]);
   rank.on_route = observer;
 }
 
@@ -134,14 +128,13 @@ double LanguageModel::forward(RankContext& rank, const Batch& batch, float loss_
   gradient_ = rank.activations.tensor(rank.dtype, shape);
   Tensor x = rank.activations.tensor(rank.dtype, shape);
   embedding_forward(rank.op, batch.ids, store_.weight(embedding_), x);
-  hash_logits_ = hash_logits(rank, batch);
   saved_.resize(blocks_.size());
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     SavedBlock& saved = saved_[i];
     saved.x = x;
     saved.out = rank.activations.tensor(rank.dtype, shape);
     saved.mark = rank.activations.mark();
-    run_block(rank, i, batch, {hash_logits_, loads_of_block(i)}, saved);
+    run_block(rank, i, batch, loads_of_block(i), saved);
     if (rank.recompute) {
       rank.activations.release(saved.mark);
     }
@@ -186,13 +179,12 @@ Tensor LanguageModel::hidden_states(RankContext& rank, const Batch& batch) {
   Tensor x = rank.activations.tensor(rank.dtype, shape);
   Tensor out = rank.activations.tensor(rank.dtype, shape);
   embedding_forward(rank.op, batch.ids, store_.weight(embedding_), x);
-  const Tensor hash = hash_logits(rank, batch);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const ArenaScope scope(rank.activations);
     SavedBlock block;
     block.x = x;
     block.out = out;
-    run_block(rank, i, batch, {hash, loads_of_block(i)}, block);
+    run_block(rank, i, batch, loads_of_block(i), block);
     std::swap(x, out);
   }
   return x;

@@ -74,19 +74,14 @@ class LanguageModel {
     Arena::Mark mark;  ///< where its other activations begin
   };
 
-  struct BlockInput {
-    Tensor hash_logits;           ///< see Router::Input
-    std::span<RouterLoad> loads;  ///< [sub-layer], added to
-  };
-  /// saved.x to saved.out, with what backward needs in the rest of `saved`.
-  void run_block(RankContext& rank, std::size_t index, const Batch& batch, const BlockInput& input,
-                 SavedBlock& saved);
+  /// saved.x to saved.out, with what backward needs in the rest of `saved`. Adds to `loads`
+  /// [sub-layer].
+  void run_block(RankContext& rank, std::size_t index, const Batch& batch,
+                 std::span<RouterLoad> loads, SavedBlock& saved);
   /// Brings back what forward did not keep.
   void rerun_block(RankContext& rank, std::size_t index);
   /// All blocks, nothing saved; the result is in the arena.
   Tensor hidden_states(RankContext& rank, const Batch& batch);
-  /// Hash routing's logits of a batch, the same for all layers; undefined for other routing.
-  Tensor hash_logits(RankContext& rank, const Batch& batch);
   RopeTable rope_table(std::int64_t length);
   std::span<RouterLoad> loads_of_block(std::size_t block);
 
@@ -105,7 +100,6 @@ class LanguageModel {
 
   // Between forward and backward.
   Batch batch_;
-  Tensor hash_logits_;
   std::vector<SavedBlock> saved_;
   Tensor gradient_;  ///< [tokens, hidden] of the residual stream
 };

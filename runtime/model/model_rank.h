@@ -16,6 +16,7 @@ struct ModelRankOptions {
   int chunks = 1;
   int threads = 1;
   bool recompute = false;  ///< see RankContext
+  ExchangeOptions exchange = {};
   /// Keeps AdamW's moments of this rank's share of the dense part only; the same on every rank.
   bool shard_optimizer = false;
 };

@@ -24,7 +24,8 @@ class MoeLayer {
 
   struct Input {
     Tensor x;                      ///< [tokens, hidden]; must stay valid until backward
-    Tensor hash_logits;            ///< [tokens, experts]: see Router::Input
+    Tensor ids;                    ///< [tokens] int32 of the vocabulary; for routing by hash only
+    Tensor hash_table;             ///< [vocab_size, experts] float32, likewise
     std::int64_t first_token = 0;  ///< global index of row 0
   };
 
@@ -40,6 +41,15 @@ class MoeLayer {
   float move_biases(std::span<const RouterLoad> loads, std::span<const double> rates) const;
 
  private:
+  using Chunks = std::vector<SubLayer::Chunk>;
+  struct Observed {
+    std::span<const SourceToken> tokens;
+    Tensor speculative;
+  };
+  /// Shows the observer a chunk's choices, at the tokens' homes wherever they were made.
+  void observe(RankContext& rank, const Saved& saved, std::size_t sub_layer, std::size_t chunk,
+               const Observed& observed) const;
+
   std::vector<SubLayer> sub_layers_;
 };
 

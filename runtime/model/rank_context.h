@@ -5,6 +5,7 @@
 
 #include <array>
 #include <functional>
+#include <span>
 
 #include "base/context.h"
 #include "comm/exchange.h"
@@ -27,10 +28,14 @@ struct RouterTraining {
   std::int64_t first_token = 0;  ///< of this micro-batch, counted from the first step's first token
 };
 
-/// What an observer of routing sees of one chunk of tokens in one sub-layer.
+/// What an observer of routing sees of one chunk of this rank's tokens in one sub-layer.
 struct RoutedChunk {
-  TokenRouting routing;
-  Tensor gates;  ///< [tokens, k], like routing.experts
+  int block = 0;
+  int layer = 0;  ///< MoE layer
+  int group = 0;  ///< 0 = A, 1 = B
+  std::span<const SourceToken> tokens;
+  Tensor experts;  ///< [tokens, k] int32 chosen experts; -1: no further choice
+  Tensor gates;    ///< [tokens, k] float32
   /// What B's router would have chosen before A's output was added, [tokens, k]; undefined unless
   /// RankContext::speculate and this is B.
   Tensor speculative;
@@ -50,7 +55,7 @@ struct RankContext {
   RouterTraining training;  ///< the default in evaluation
   /// Evaluates B's router on A's input, too, for on_route to see.
   bool speculate = false;
-  /// Sees every chunk's choices before its rows leave; may be empty.
+  /// Sees every chunk's choices; may be empty, on all ranks or none.
   std::function<void(const RoutedChunk&)> on_route;
 };
 

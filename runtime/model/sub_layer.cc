@@ -6,6 +6,7 @@
 
 #include "base/random.h"
 #include "kernels/elementwise.h"
+#include "kernels/rows.h"
 
 namespace cartesian {
 
@@ -33,6 +34,39 @@ Names names_of(const ModelConfig& config, const SubLayerPosition& position) {
 }
 
 std::array<std::int64_t, 2> one_group(std::int64_t rows) { return {0, rows}; }
+
+std::size_t row_bytes(const Tensor& rows) {
+  return static_cast<std::size_t>(rows.cols()) * size_of(rows.dtype());
+}
+
+/// Of all rails: the sources', then those of the rails behind them.
+std::vector<const std::byte*> rail_rows(const Tensor& sources, const Tensor& behind) {
+  std::vector<const std::byte*> rows = row_sources(sources);
+  const std::vector<const std::byte*> more = row_sources(behind);
+  rows.insert(rows.end(), more.begin(), more.end());
+  return rows;
+}
+
+/// to[i] = *rows[chosen[i]].
+void gather_rows(const Context& context, RowSources rows, std::span<const std::int32_t> chosen,
+                 const Tensor& to) {
+  std::vector<const std::byte*> from;
+  for (const std::int32_t row : chosen) {
+    from.push_back(rows[static_cast<std::size_t>(row)]);
+  }
+  copy_rows(context, from, row_targets(to), row_bytes(to));
+}
+
+/// What reaches x around the sub-layer: the gradient of the sum, on the rails that added x to it.
+std::vector<const std::byte*> residual_gradients(const SubLayer::Chunk& chunk, std::int64_t first,
+                                                 std::int64_t count) {
+  std::vector<const std::byte*> rows;
+  for (std::int64_t i = first; i < first + count; ++i) {
+    const auto rail = static_cast<std::size_t>(i);
+    rows.push_back(chunk.plan.rails[rail].finishes != 0 ? chunk.dsums.rows[rail] : nullptr);
+  }
+  return rows;
+}
 
 }  // namespace
 
@@ -82,7 +116,8 @@ Router::Input SubLayer::router_input(const RankContext& rank, const Tensor& h,
           .jitter = {}};
 }
 
-Jitter SubLayer::jitter(const RankContext& rank, std::int64_t first_token) const {
+Jitter SubLayer::jitter(const RankContext& rank,
+                        std::span<const std::int32_t> token_numbers) const {
   const float epsilon = rank.training.jitter.at(static_cast<std::size_t>(position_.group));
   if (epsilon == 0) {
     return {};
@@ -90,7 +125,8 @@ Jitter SubLayer::jitter(const RankContext& rank, std::int64_t first_token) const
   return {.epsilon = epsilon,
           .key = random_key(rank.training.seed,
                             fmt::format("router jitter {}.{}", position_.block, position_.group)),
-          .first_row = rank.training.first_token + first_token};
+          .first_row = rank.training.first_token,
+          .rows = token_numbers};
 }
 
 Tensor SubLayer::speculate(RankContext& rank, const Input& input) const {
@@ -104,42 +140,93 @@ Tensor SubLayer::speculate(RankContext& rank, const Input& input) const {
 }
 
 void SubLayer::route(RankContext& rank, const Input& input, Chunk& chunk, RouterLoad& load) const {
+  chunk.token_numbers.clear();
+  for (const SourceToken& token : input.tokens) {
+    chunk.token_numbers.push_back(token.token);
+  }
   chunk.h = norm_.forward(rank, input.x, chunk.norm);
   Router::Input router_in = router_input(rank, chunk.h, input.hash_logits);
-  router_in.jitter = jitter(rank, chunk.first_token);
+  router_in.jitter = jitter(rank, chunk.token_numbers);
   router_.forward(rank, router_in, chunk.router, load);
-  const TokenRouting routing{.block = position_.block,
-                             .layer = position_.layer,
-                             .group = position_.group,
-                             .experts = chunk.router.experts,
-                             .first_token = chunk.first_token};
-  if (rank.on_route) {
-    rank.on_route(
-        {.routing = routing, .gates = chunk.router.gates, .speculative = input.speculative});
-  }
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-  chunk.transfer = rank.exchange.begin_plan(rank.op, rank.activations, routing);
+  chunk.transfer = rank.exchange.begin_plan(rank.op, {.block = position_.block,
+                                                      .layer = position_.layer,
+                                                      .group = position_.group,
+                                                      .tokens = input.tokens,
+                                                      .experts = chunk.router.experts,
+                                                      .gates = chunk.router.row_gates,
+                                                      .shared_weights = chunk.router.shared_weights,
+                                                      .expected = input.expected,
+                                                      .first_home_token = input.first_home_token,
+                                                      .home_tokens = input.home_tokens});
 }
 
 void SubLayer::send(RankContext& rank, Chunk& chunk) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-  chunk.plan = rank.exchange.finish_plan(rank.op, std::move(chunk.transfer));
-  chunk.transfer = rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan,
-                                                {chunk.h, chunk.router.row_gates});
+  chunk.plan = rank.exchange.finish_plan(std::move(chunk.transfer));
+  chunk.transfer = rank.exchange.begin_spread(rank.op, chunk.plan, chunk.norm.x);
+}
+
+void SubLayer::hand_out(RankContext& rank, Chunk& chunk) const {
+  Tensor arrived;
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    arrived = rank.exchange.finish_spread(rank.op, rank.activations, chunk.plan,
+                                          std::move(chunk.transfer));
+  }
+  chunk.rail_h = norm_.forward(rank, arrived, chunk.rail_norm);
+  find_finished(rank, chunk);
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  const std::vector<const std::byte*> rows = rail_rows(chunk.h, chunk.rail_h);
+  chunk.transfer =
+      rank.exchange.begin_hand_out(rank.op, chunk.plan, rank.dtype, config_.hidden_size, rows);
+}
+
+/// Rows of the finished rails that the shared FFNs need, one after the other.
+void SubLayer::find_finished(RankContext& rank, Chunk& chunk) const {
+  const std::vector<RailToken>& rails = chunk.plan.rails;
+  chunk.finished.clear();
+  for (std::size_t rail = 0; rail < rails.size(); ++rail) {
+    if (rails[rail].finishes != 0) {
+      chunk.finished.push_back(static_cast<std::int32_t>(rail));
+    }
+  }
+  const auto count = static_cast<std::int64_t>(chunk.finished.size());
+  chunk.all_sources = count == chunk.plan.sources &&
+                      (count == 0 || chunk.finished.back() + 1 == chunk.plan.sources);
+  if (shared_.empty()) {
+    return;
+  }
+  if (chunk.all_sources) {
+    chunk.shared_h = chunk.h;
+    chunk.shared_weights = chunk.router.shared_weights;
+    return;
+  }
+  chunk.shared_h = rank.activations.tensor(rank.dtype, {count, config_.hidden_size});
+  chunk.shared_weights = rank.activations.tensor(DType::f32, {count});
+  const std::vector<const std::byte*> rows = rail_rows(chunk.h, chunk.rail_h);
+  gather_rows(rank.op, rows, chunk.finished, chunk.shared_h);
+  for (std::size_t i = 0; i < chunk.finished.size(); ++i) {
+    chunk.shared_weights.data<float>()[i] =
+        rails[static_cast<std::size_t>(chunk.finished[i])].shared_weight;
+  }
 }
 
 void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const {
-  const Tensor& x = chunk.norm.x;
   const std::int64_t width = config_.expert_width();
-  if (shared_.empty()) {
-    convert(rank.op, x, out);
-  } else {
-    shared_forward(rank, chunk, out);
-    add_in_place(rank.op, x, out);
-  }
+  // Where a target is a source, its sum is made in place.
+  chunk.sums = chunk.plan.to_pivots || chunk.plan.finds_targets
+                   ? rank.activations.tensor(rank.dtype, chunk.h.shape())
+                   : out;
+  chunk.rail_sums = rank.activations.tensor(rank.dtype, chunk.rail_h.shape());
+  chunk.sum_rows = row_targets(chunk.sums);
+  const std::vector<std::byte*> behind = row_targets(chunk.rail_sums);
+  chunk.sum_rows.insert(chunk.sum_rows.end(), behind.begin(), behind.end());
+  finish_rails(rank, chunk);
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-    chunk.received = rank.exchange.finish_dispatch(rank.op, std::move(chunk.transfer));
+    chunk.received = rank.exchange.finish_hand_out(rank.op, rank.activations, chunk.plan,
+                                                   std::move(chunk.transfer));
   }
   const Tensor y = rank.activations.tensor(rank.dtype, chunk.received.values.shape());
   {
@@ -149,7 +236,33 @@ void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const
                 chunk.received.scalars, chunk.gate_up, y);
   }
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-  chunk.transfer = rank.exchange.begin_combine(rank.op, rank.activations, chunk.plan, {y, {}});
+  chunk.transfer = rank.exchange.begin_collect(rank.op, chunk.plan, {y, {}});
+}
+
+void SubLayer::finish_rails(RankContext& rank, Chunk& chunk) const {
+  if (chunk.all_sources) {
+    if (shared_.empty()) {
+      convert(rank.op, chunk.norm.x, chunk.sums);
+    } else {
+      shared_forward(rank, chunk, chunk.sums);
+      add_in_place(rank.op, chunk.norm.x, chunk.sums);
+    }
+    return;
+  }
+  const ArenaScope scope(rank.op.scratch);
+  const Shape shape{static_cast<std::int64_t>(chunk.finished.size()), config_.hidden_size};
+  const Tensor x = rank.op.scratch.tensor(rank.dtype, shape);
+  gather_rows(rank.op, rail_rows(chunk.norm.x, chunk.rail_norm.x), chunk.finished, x);
+  if (!shared_.empty()) {
+    const Tensor y = rank.op.scratch.tensor(rank.dtype, shape);
+    shared_forward(rank, chunk, y);
+    add_in_place(rank.op, y, x);
+  }
+  std::vector<std::byte*> to;
+  for (const std::int32_t rail : chunk.finished) {
+    to.push_back(chunk.sum_rows[static_cast<std::size_t>(rail)]);
+  }
+  copy_rows(rank.op, row_sources(x), to, row_bytes(x));
 }
 
 void SubLayer::shared_forward(RankContext& rank, Chunk& chunk, const Tensor& out) const {
@@ -161,27 +274,49 @@ void SubLayer::shared_forward(RankContext& rank, Chunk& chunk, const Tensor& out
     const bool first = i == 0;
     chunk.shared_gate_up.push_back(
         rank.activations.tensor(rank.dtype, {out.rows(), 2 * config_.expert_width()}));
-    ffn_forward(rank.op, {&shared_weights_[i], 1}, one_group(out.rows()), chunk.h,
-                chunk.router.shared_weights, chunk.shared_gate_up[i], first ? out : y);
+    ffn_forward(rank.op, {&shared_weights_[i], 1}, one_group(out.rows()), chunk.shared_h,
+                chunk.shared_weights, chunk.shared_gate_up[i], first ? out : y);
     if (!first) {
       add_in_place(rank.op, y, out);
     }
   }
 }
 
+void SubLayer::collect(RankContext& rank, Chunk& chunk) const {
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  std::vector<std::uint8_t> fresh;
+  for (const RailToken& rail : chunk.plan.rails) {
+    fresh.push_back(rail.finishes != 0 ? 0 : 1);
+  }
+  rank.exchange.finish_collect(rank.op, chunk.plan, std::move(chunk.transfer), chunk.sum_rows,
+                               fresh);
+  const std::vector<const std::byte*> sums(chunk.sum_rows.begin(), chunk.sum_rows.end());
+  chunk.transfer =
+      rank.exchange.begin_return(rank.op, chunk.plan, rank.dtype, config_.hidden_size, sums);
+}
+
 void SubLayer::gather(RankContext& rank, Chunk& chunk, const Tensor& out) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-  const Rows routed = rank.exchange.finish_combine(rank.op, std::move(chunk.transfer));
-  add_in_place(rank.op, routed.values, out);
+  rank.exchange.finish_return(rank.op, chunk.plan, std::move(chunk.transfer), row_targets(out));
+  chunk.sum_rows.clear();
 }
 
 void SubLayer::scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& dout) const {
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  chunk.transfer = rank.exchange.begin_spread_gradients(rank.op, chunk.plan, dout);
+}
+
+void SubLayer::hand_out_gradients(RankContext& rank, Chunk& chunk) const {
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-    chunk.transfer =
-        rank.exchange.begin_dispatch(rank.op, rank.activations, chunk.plan, {dout, {}});
+    chunk.dsums = rank.exchange.finish_spread_gradients(chunk.plan, std::move(chunk.transfer));
+    chunk.transfer = rank.exchange.begin_hand_out(rank.op, chunk.plan, rank.dtype,
+                                                  config_.hidden_size, chunk.dsums.rows);
   }
   if (!shared_.empty()) {
+    const ArenaScope scope(rank.op.scratch);
+    const Tensor dout = rank.op.scratch.tensor(rank.dtype, chunk.shared_h.shape());
+    gather_rows(rank.op, chunk.dsums.rows, chunk.finished, dout);
     shared_backward(rank, chunk, dout);
   }
 }
@@ -189,7 +324,7 @@ void SubLayer::scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& 
 void SubLayer::shared_backward(RankContext& rank, Chunk& chunk, const Tensor& dout) const {
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::experts);
   const ArenaScope scope(rank.op.scratch);
-  chunk.dh = rank.activations.tensor(rank.dtype, dout.shape());
+  chunk.dshared_h = rank.activations.tensor(rank.dtype, dout.shape());
   chunk.dshared_weights = rank.activations.tensor(DType::f32, {dout.rows()});
   const Tensor dh = rank.op.scratch.tensor(rank.dtype, dout.shape());
   const Tensor dweights = rank.op.scratch.tensor(DType::f32, {dout.rows()});
@@ -197,10 +332,10 @@ void SubLayer::shared_backward(RankContext& rank, Chunk& chunk, const Tensor& do
     const bool first = i == 0;
     const FfnGradients gradients = shared_[i].gradients(store_);
     ffn_backward(rank.op, {&shared_weights_[i], 1}, {&gradients, 1}, one_group(dout.rows()),
-                 chunk.h, chunk.router.shared_weights, chunk.shared_gate_up[i], dout,
-                 first ? chunk.dh : dh, first ? chunk.dshared_weights : dweights);
+                 chunk.shared_h, chunk.shared_weights, chunk.shared_gate_up[i], dout,
+                 first ? chunk.dshared_h : dh, first ? chunk.dshared_weights : dweights);
     if (!first) {
-      add_in_place(rank.op, dh, chunk.dh);
+      add_in_place(rank.op, dh, chunk.dshared_h);
       add_in_place(rank.op, dweights, chunk.dshared_weights);
     }
   }
@@ -210,7 +345,8 @@ void SubLayer::compute_gradients(RankContext& rank, Chunk& chunk) const {
   Rows dy;
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-    dy = rank.exchange.finish_dispatch(rank.op, std::move(chunk.transfer));
+    dy = rank.exchange.finish_hand_out(rank.op, rank.activations, chunk.plan,
+                                       std::move(chunk.transfer));
   }
   Rows dreceived{rank.activations.tensor(rank.dtype, dy.values.shape()),
                  rank.activations.tensor(DType::f32, {dy.values.rows()})};
@@ -225,26 +361,70 @@ void SubLayer::compute_gradients(RankContext& rank, Chunk& chunk) const {
                  dreceived.values, dreceived.scalars);
   }
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-  chunk.transfer = rank.exchange.begin_combine(rank.op, rank.activations, chunk.plan, dreceived);
+  chunk.transfer = rank.exchange.begin_collect(rank.op, chunk.plan, dreceived);
+}
+
+void SubLayer::collect_gradients(RankContext& rank, Chunk& chunk) const {
+  const std::vector<RailToken>& rails = chunk.plan.rails;
+  // Gradients of the rails' h: what the shared FFNs left there, and what the experts sent.
+  chunk.dh = rank.activations.tensor(rank.dtype, chunk.h.shape());
+  const Tensor behind = rank.activations.tensor(rank.dtype, chunk.rail_h.shape());
+  std::vector<std::byte*> rows = row_targets(chunk.dh);
+  const std::vector<std::byte*> rows_behind = row_targets(behind);
+  rows.insert(rows.end(), rows_behind.begin(), rows_behind.end());
+  std::vector<std::uint8_t> fresh(rails.size(), 1);
+  std::vector<float> dweights(rails.size());
+  if (!shared_.empty()) {
+    std::vector<std::byte*> finished;
+    for (std::size_t i = 0; i < chunk.finished.size(); ++i) {
+      const auto rail = static_cast<std::size_t>(chunk.finished[i]);
+      finished.push_back(rows[rail]);
+      fresh[rail] = 0;
+      dweights[rail] = chunk.dshared_weights.data<float>()[i];
+    }
+    copy_rows(rank.op, row_sources(chunk.dshared_h), finished, row_bytes(chunk.dh));
+  }
+  std::vector<float> dgates;
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    dgates = rank.exchange.finish_collect(rank.op, chunk.plan, std::move(chunk.transfer), rows,
+                                          fresh);
+  }
+
+  // On rails behind the sources also through the norm and around it, then on to the source.
+  const Tensor dx = rank.activations.tensor(rank.dtype, behind.shape());
+  copy_rows(rank.op, residual_gradients(chunk, chunk.plan.sources, dx.rows()), row_targets(dx),
+            row_bytes(dx));
+  {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::router);
+    norm_.backward(rank, chunk.rail_norm, behind, dx);
+  }
+  const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+  chunk.transfer = rank.exchange.begin_return_gradients(
+      rank.op, chunk.plan, {.rows = dx, .choices = dgates, .shared_weights = dweights});
 }
 
 void SubLayer::gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability,
                                 const Tensor& dx) const {
-  Rows routed;
+  copy_rows(rank.op, residual_gradients(chunk, 0, chunk.plan.sources), row_targets(dx),
+            row_bytes(dx));
+  chunk.dsums = {};
+  const ArenaScope scope(rank.op.scratch);
+  const Tensor dgates = rank.op.scratch.tensor(DType::f32, chunk.router.gates.shape());
+  const Tensor dweights = rank.op.scratch.tensor(DType::f32, {chunk.plan.sources});
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-    routed = rank.exchange.finish_combine(rank.op, std::move(chunk.transfer));
-  }
-  if (!shared_.empty()) {
-    add_in_place(rank.op, chunk.dh, routed.values);
+    rank.exchange.finish_return_gradients(
+        rank.op, chunk.plan, std::move(chunk.transfer),
+        {.rows = dx, .gates = dgates, .shared_weights = dweights});
   }
   const Router::LossGradient losses{
       .dprobability = dprobability,
       .z_loss = rank.training.z_loss.at(static_cast<std::size_t>(position_.group))};
-  router_.backward(rank, chunk.router, routed.scalars, chunk.dshared_weights, losses,
-                   routed.values);
+  router_.backward(rank, chunk.router, dgates, shared_.empty() ? Tensor() : dweights, losses,
+                   chunk.dh);
   const PhaseTimer timer(rank.times, rank.op.clock, Phase::router);
-  norm_.backward(rank, chunk.norm, routed.values, dx);
+  norm_.backward(rank, chunk.norm, chunk.dh, dx);
 }
 
 }  // namespace cartesian

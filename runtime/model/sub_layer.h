@@ -1,15 +1,20 @@
 #pragma once
 // SubLayer: x + c_0 * sum over chosen i of g_i FFN_i(norm(x)) + c_1 * FFN_shared(norm(x)): one
 // routed MoE sub-layer, A or B of a CartesianMoE layer or the whole of a conventional one. It is a
-// state machine: forward and backward are three stages each, and between stages a chunk's rows are
-// on their way, so that another chunk may compute.
+// state machine: between its stages a chunk's rows are on their way (comm/exchange_plan.h), so that
+// another chunk may compute.
 //
-//   forward:  route    norm, router, plan begun          backward:  scatter  output's gradient sent
-//   to the experts
-//             send     plan finished, rows sent                     compute  experts' gradients,
-//             rows sent back compute  shared expert, experts, rows back            gather router's
-//             and norm's gradients gather   outputs summed
-
+//   forward, at   sources  route        norm, router, plan begun
+//                          send         plan finished, rows to the rails
+//                 rails    hand_out     norm of what came, rows to the experts
+//                 experts  compute      shared expert where this rank finishes, experts, rows back
+//                 rails    collect      summed, to the targets
+//                 targets  gather       summed
+//   backward, at  targets  scatter_gradients   of the output to the rails
+//                 rails    hand_out_gradients  to the experts; shared expert's
+//                 experts  compute_gradients   back
+//                 rails    collect_gradients   summed, norm's, to the sources
+//                 sources  gather_gradients    summed, router's and norm's
 #include <vector>
 
 #include "runtime/model/linear.h"
@@ -30,17 +35,36 @@ class SubLayer {
  public:
   /// What one chunk of tokens needs from one stage to a later one, and to backward.
   struct Chunk {
-    std::int64_t first_token = 0;  ///< global index of its first token
-    Norm::Saved norm;
-    Tensor h;  ///< [tokens, hidden]
-    Router::Saved router;
     ExchangePlan plan;
-    TransferPtr transfer;                ///< the movement in flight
-    Rows received;                       ///< rows and weights at the experts
-    Tensor gate_up;                      ///< [received rows, 2 * width]
-    std::vector<Tensor> shared_gate_up;  ///< of each shared FFN, [tokens, 2 * width]
-    Tensor dh;                           ///< [tokens, hidden], in backward
-    Tensor dshared_weights;              ///< [tokens], in backward
+    TransferPtr transfer;  ///< the step in flight
+
+    // Sources, [sources, ...].
+    std::vector<std::int32_t> token_numbers;
+    Norm::Saved norm;
+    Tensor h;
+    Router::Saved router;
+    // Rails behind the sources, [those, ...].
+    Norm::Saved rail_norm;
+    Tensor rail_h;
+    /// Rails that this rank finishes; `all_sources` if they are the sources.
+    std::vector<std::int32_t> finished;
+    bool all_sources = false;
+    // Of the rails that are finished, [those, ...]: views of the sources' if they are these.
+    Tensor shared_h;
+    Tensor shared_weights;
+    std::vector<Tensor> shared_gate_up;  ///< of each shared FFN, [finished, 2 * width]
+    // Experts.
+    Rows received;   ///< rows and gates
+    Tensor gate_up;  ///< [received rows, 2 * width]
+    // Rails, while sums are on their way.
+    Tensor sums;       ///< [sources, hidden]: may be the output itself
+    Tensor rail_sums;  ///< of those behind them
+    std::vector<std::byte*> sum_rows;
+    // Backward.
+    HeldRows dsums;          ///< gradients of the rails' sums
+    Tensor dshared_h;        ///< [finished, hidden]
+    Tensor dshared_weights;  ///< [finished]
+    Tensor dh;               ///< [sources, hidden]
   };
 
   /// Adds its dense parameters to `store`; add_experts() adds the experts, after every layer's
@@ -51,25 +75,32 @@ class SubLayer {
   void pack(const Context& context, DType dtype);
 
   struct Input {
-    Tensor x;            ///< [tokens, hidden]
+    Tensor x;            ///< [sources, hidden]; must stay valid until backward
     Tensor hash_logits;  ///< see Router::Input
-    Tensor speculative;  ///< see RoutedChunk
+    std::span<const SourceToken> tokens;
+    Tensor expected;     ///< see TokenRouting
+    std::int64_t first_home_token = 0;
+    std::int64_t home_tokens = 0;
   };
-  /// What route() would choose for `input.x`, [tokens, k] in the arena of activations; nothing is
+  /// What route() would choose for `input.x`, [sources, k] in the arena of activations; nothing is
   /// sent, counted or saved.
   Tensor speculate(RankContext& rank, const Input& input) const;
   void route(RankContext& rank, const Input& input, Chunk& chunk, RouterLoad& load) const;
   void send(RankContext& rank, Chunk& chunk) const;
-  /// `out` [tokens, hidden] becomes x plus the shared expert's part.
+  /// Afterwards chunk.plan.targets is known.
+  void hand_out(RankContext& rank, Chunk& chunk) const;
+  /// `out` [targets, hidden]: where gather() will leave the result.
   void compute(RankContext& rank, Chunk& chunk, const Tensor& out) const;
-  /// out += the routed part.
+  void collect(RankContext& rank, Chunk& chunk) const;
   void gather(RankContext& rank, Chunk& chunk, const Tensor& out) const;
 
-  /// dout must stay untouched until gather_gradients().
+  /// dout [targets, hidden] must stay untouched until gather_gradients(), but for being dx.
   void scatter_gradients(RankContext& rank, Chunk& chunk, const Tensor& dout) const;
+  void hand_out_gradients(RankContext& rank, Chunk& chunk) const;
   void compute_gradients(RankContext& rank, Chunk& chunk) const;
-  /// dx holds the gradient of out and becomes that of x. dprobability [experts]: see
-  /// Router::LossGradient.
+  void collect_gradients(RankContext& rank, Chunk& chunk) const;
+  /// dx [sources, hidden] becomes the gradient of x; it may be dout where targets are the sources.
+  /// dprobability [experts]: see Router::LossGradient.
   void gather_gradients(RankContext& rank, Chunk& chunk, const Tensor& dprobability,
                         const Tensor& dx) const;
 
@@ -83,11 +114,13 @@ class SubLayer {
  private:
   Router::Input router_input(const RankContext& rank, const Tensor& h,
                              const Tensor& hash_logits) const;
-  /// Of the rows from `first_token` of the micro-batch on; none outside training.
-  Jitter jitter(const RankContext& rank, std::int64_t first_token) const;
-  /// `out` becomes the shared FFNs' weighted sum; chunk.dh and chunk.dshared_weights their
-  /// gradients.
+  /// None outside training. The numbers must outlive it.
+  Jitter jitter(const RankContext& rank, std::span<const std::int32_t> token_numbers) const;
+  void find_finished(RankContext& rank, Chunk& chunk) const;
+  /// The finished rails' sums begin with x and the shared FFNs' weighted sum.
+  void finish_rails(RankContext& rank, Chunk& chunk) const;
   void shared_forward(RankContext& rank, Chunk& chunk, const Tensor& out) const;
+  /// chunk.dshared_h and chunk.dshared_weights from the gradient of the finished rails' sums.
   void shared_backward(RankContext& rank, Chunk& chunk, const Tensor& dout) const;
 
   ParameterStore& store_;

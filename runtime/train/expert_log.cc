@@ -54,19 +54,18 @@ void ExpertLog::route(const RoutedChunk& chunk) {
   if (pairs_.empty()) {
     return;
   }
-  const TokenRouting& routing = chunk.routing;
-  if (routing.group == 0) {
+  if (chunk.group == 0) {
     if (b_chunks_ > 0) {  // the layer before is done
       a_.clear();
       b_chunks_ = 0;
     }
-    a_.push_back(routing.experts);
+    a_.push_back(chunk.experts);
     return;
   }
   const Tensor& a = a_.at(b_chunks_++);
-  const Tensor& b = routing.experts;
+  const Tensor& b = chunk.experts;
   check(a.rows() == b.rows(), "A and B are routed in the same chunks");
-  double* pairs = pairs_.data() + routing.layer * experts_ * experts_;
+  double* pairs = pairs_.data() + chunk.layer * experts_ * experts_;
   for (std::int64_t row = 0; row < a.rows(); ++row) {
     const auto chosen_b = b.span<std::int32_t>().subspan(static_cast<std::size_t>(row * b.cols()),
                                                          static_cast<std::size_t>(b.cols()));

@@ -62,15 +62,14 @@ TraceRecorder::~TraceRecorder() {
 }
 
 void TraceRecorder::record(const RoutedChunk& chunk) {
-  const TokenRouting& routing = chunk.routing;
-  Rows& rows = rows_[{routing.block, routing.group}];
-  for (std::int64_t row = 0; row < routing.experts.rows(); ++row) {
-    rows.tokens.push_back(routing.first_token + row);
+  Rows& rows = rows_[{chunk.block, chunk.group}];
+  for (const SourceToken& token : chunk.tokens) {
+    rows.tokens.push_back(token.token);
   }
-  rows.values.block = routing.block;
-  rows.values.group = routing.group;
-  rows.values.choices = routing.experts.cols();
-  append_ids(routing.experts, rows.values.ids);
+  rows.values.block = chunk.block;
+  rows.values.group = chunk.group;
+  rows.values.choices = chunk.experts.cols();
+  append_ids(chunk.experts, rows.values.ids);
   const auto gates = chunk.gates.span<float>();
   rows.values.gates.insert(rows.values.gates.end(), gates.begin(), gates.end());
   if (chunk.speculative.defined()) {

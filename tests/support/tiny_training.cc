@@ -29,7 +29,7 @@ class RoutingRecorder {
   }
 
   /// `call` counts this rank's calls since its first step.
-  void add(std::size_t call, const TokenRouting& routing) {
+  void add(std::size_t call, const RoutedChunk& routing) {
     const std::size_t sub_layers = steps_[0].experts[0].size();
     const std::size_t per_micro_batch = sub_layers * static_cast<std::size_t>(setup_.chunks);
     const std::size_t micro_batch = call / per_micro_batch;
@@ -45,7 +45,7 @@ class RoutingRecorder {
       std::erase_if(set, [](std::int32_t expert) { return expert < 0; });
       std::ranges::sort(set);
       const std::lock_guard lock(mutex_);
-      ExpertSet& slot = tokens.at(static_cast<std::size_t>(routing.first_token + row));
+      ExpertSet& slot = tokens.at(static_cast<std::size_t>(routing.tokens[static_cast<std::size_t>(row)].token));
       EXPECT_TRUE(slot.empty()) << "a token was routed twice";
       slot = std::move(set);
     }
@@ -189,6 +189,7 @@ void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)
                    {.dtype = setup.dtype,
                     .chunks = setup.chunks,
                     .recompute = setup.recompute,
+                    .exchange = setup.exchange,
                     .shard_optimizer = setup.shard_optimizer});
     randomize_weights(rank.parameters(), setup.weight_seed);
     if (setup.adjust_weights) {
@@ -208,7 +209,7 @@ TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,
   with_ranks(setup, [&](ModelRank& rank) {
     std::size_t calls = 0;
     rank.context().on_route = [&](const RoutedChunk& chunk) {
-      recorder.add(calls++, chunk.routing);
+      recorder.add(calls++, chunk);
     };
     TrainingStep step(setup.train, rank, data.samples());
     ParameterStore& store = rank.parameters();

@@ -41,6 +41,7 @@ struct TrainingSetup {
   std::string placement = "linear";      ///< as parallel.placement
   std::int64_t expert_ranks = 0;         ///< as parallel.expert_ranks
   int chunks = 1;
+  ExchangeOptions exchange;
   bool recompute = false;
   bool shard_optimizer = false;
   DType dtype = DType::f32;
