@@ -2,6 +2,7 @@
 // losses agree within 1e-5, every token visits the same experts, and one rank agrees with the
 // float64 reference. CARTESIAN_FULL=1 runs many seeds.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -68,7 +69,8 @@ Placement hot_replicas(const PlacementShape& shape) {
   return {shape, replicas};
 }
 
-/// Makes expert 0 win for every token: the first component of the residual stream is large.
+/// Makes expert 0 win for every token: the first component of the residual stream is large. By a
+/// margin that leaves the router a gradient, see is_steady().
 void send_all_to_expert_0(ParameterStore& store) {
   for (const NamedTensor& tensor : store.tensors()) {
     const auto values = store.weights().subspan(static_cast<std::size_t>(tensor.offset),
@@ -79,7 +81,7 @@ void send_all_to_expert_0(ParameterStore& store) {
         values[i] = 20;
       }
     } else if (tensor.name.find(".wg") != std::string::npos) {
-      values[0] = 5;
+      values[0] = 2;
     } else if (tensor.name.ends_with("layernorm.weight")) {
       values[0] = 1;
     }
@@ -210,27 +212,70 @@ class ReferenceObserver {
   std::vector<std::vector<ReferenceRouting>> routing_;  // [steps * micro-batches]
 };
 
-void expect_equal_runs(const TrainingRecord& actual, const TrainingRecord& expected) {
-  ASSERT_EQ(actual.steps.size(), expected.steps.size());
-  for (std::size_t i = 0; i < actual.steps.size(); ++i) {
+/// Where the runs are not equal, one sentence each.
+std::vector<std::string> differences(const TrainingRecord& actual, const TrainingRecord& expected) {
+  std::vector<std::string> found;
+  const auto compare = [&](const std::string& what, double a, double e) {
+    if (!(std::abs(a - e) <= kTolerance * std::abs(e))) {
+      found.push_back(fmt::format("{} is {}, not {}", what, a, e));
+    }
+  };
+  const auto require = [&](bool equal, const std::string& what) {
+    if (!equal) {
+      found.push_back(what + " differ");
+    }
+  };
+  require(actual.steps.size() == expected.steps.size(), "the numbers of steps");
+  for (std::size_t i = 0; i < std::min(actual.steps.size(), expected.steps.size()); ++i) {
     const StepResult& a = actual.steps[i].result;
     const StepResult& e = expected.steps[i].result;
-    EXPECT_NEAR(a.loss, e.loss, kTolerance * e.loss) << "step " << i;
-    EXPECT_NEAR(a.balance_loss, e.balance_loss, kTolerance * e.balance_loss) << "step " << i;
-    EXPECT_NEAR(a.z_loss, e.z_loss, kTolerance * e.z_loss) << "step " << i;
-    EXPECT_EQ(a.largest_bias, e.largest_bias) << "step " << i;
-    ASSERT_EQ(actual.steps[i].experts, expected.steps[i].experts) << "step " << i;
+    compare(fmt::format("loss of step {}", i), a.loss, e.loss);
+    compare(fmt::format("balance loss of step {}", i), a.balance_loss, e.balance_loss);
+    compare(fmt::format("z-loss of step {}", i), a.z_loss, e.z_loss);
+    require(a.largest_bias == e.largest_bias, fmt::format("largest biases of step {}", i));
+    require(actual.steps[i].experts == expected.steps[i].experts,
+            fmt::format("choices of step {}", i));
     for (std::size_t s = 0; s < a.loads.size(); ++s) {
-      EXPECT_EQ(a.loads[s].counts, e.loads[s].counts);
+      require(a.loads[s].counts == e.loads[s].counts, fmt::format("loads of step {}", i));
     }
   }
   // Gradients only where both runs have the same weights: later, steep places of the loss magnify
   // rounding (a change of some weights by one part in 4 million moved a later norm by 1e-3).
-  EXPECT_NEAR(actual.steps[0].result.gradient_norm, expected.steps[0].result.gradient_norm,
-              kTolerance * expected.steps[0].result.gradient_norm);
+  compare("gradient norm", actual.steps[0].result.gradient_norm,
+          expected.steps[0].result.gradient_norm);
   for (const auto& [name, values] : expected.steps[0].gradients) {
-    EXPECT_LT(norm_relative_error(actual.steps[0].gradients.at(name), values), 1e-5) << name;
+    const double error = norm_relative_error(actual.steps[0].gradients.at(name), values);
+    if (!(error < kTolerance)) {
+      found.push_back(fmt::format("the gradient of {} is off by {}", name, error));
+    }
   }
+  return found;
+}
+
+/// Changes one weight in sixteen by about a rounding, up or down: as much as another order of sums
+/// changes of the arithmetic.
+void nudge(ParameterStore& store) {
+  constexpr float kRounding = 0x1p-23F;
+  std::uint64_t i = 0;
+  for (float& weight : store.weights()) {
+    const std::uint64_t bits = random_bits(1, i++);
+    if (bits % 16 == 0) {
+      weight *= (bits & 16U) == 0 ? 1 + kRounding : 1 - kRounding;
+    }
+  }
+}
+
+/// Whether float32 has enough digits for the run to be the same wherever it is rounded: it hardly
+/// changes with its initial weights. Where gradients vanish it does, since of what rounding makes
+/// of them AdamW makes steps as large as of any.
+bool is_steady(const TrainingRecord& record, TrainingSetup setup, const SyntheticData& data) {
+  setup.adjust_weights = [adjust = setup.adjust_weights](ParameterStore& store) {
+    if (adjust) {
+      adjust(store);
+    }
+    nudge(store);
+  };
+  return differences(train(setup, data), record).empty();
 }
 
 void expect_same_bits(const TrainingRecord& a, const TrainingRecord& b) {
@@ -267,7 +312,7 @@ const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const Traini
     TrainingRecord record = train(setup, data, [&](ModelRank& rank, std::int64_t step) {
       reference.before_step(rank, step);
     });
-    if (reference.well_conditioned()) {
+    if (reference.well_conditioned() && is_steady(record, setup, data)) {
       reference.compare(record);
       entry->second = std::move(record);
     }
@@ -302,7 +347,7 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
           << hot_replicas(placement_shape(setup.model, c.ranks)).to_json();
     }
     const TrainingRecord many = train(setup, data);
-    expect_equal_runs(many, *one);
+    EXPECT_EQ(differences(many, *one), std::vector<std::string>());
     if (c.twice || full()) {
       expect_same_bits(train(setup, data), many);
     }
@@ -357,8 +402,12 @@ INSTANTIATE_TEST_SUITE_P(
              .chunks = 3,
              .twice = true},
         Case{.name = "one_sequence", .ranks = 3, .batch_sequences = 2, .micro_batches = 2},
-        Case{.name = "one_expert", .ranks = 3, .one_expert = true},
-        Case{.name = "one_expert_replicas", .ranks = 4, .placement = "file", .one_expert = true},
+        Case{.name = "one_expert", .ranks = 3, .one_expert = true, .seed = 3},
+        Case{.name = "one_expert_replicas",
+             .ranks = 4,
+             .placement = "file",
+             .one_expert = true,
+             .seed = 3},
         Case{.name = "documents",
              .ranks = 3,
              .batch_sequences = 7,
@@ -370,7 +419,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "conventional", .ranks = 3, .chunks = 3, .sub_layers = 1, .grain_level = 1},
         Case{.name = "fine_grained", .ranks = 3, .chunks = 3, .sub_layers = 1},
         Case{.name = "hash", .ranks = 3, .sub_layers = 1, .routing = "hash", .grain_level = 1},
-        Case{.name = "hash_in_both", .ranks = 2, .chunks = 2, .routing = "hash"},
+        Case{.name = "hash_in_both", .ranks = 2, .chunks = 2, .seed = 2, .routing = "hash"},
         Case{.name = "top_p", .ranks = 3, .sub_layers = 1, .routing = "top_p", .grain_level = 1},
         Case{.name = "z_loss", .ranks = 3, .micro_batches = 2, .z_loss = 0.1},
         Case{.name = "z_loss_top_p", .ranks = 2, .seed = 2, .routing = "top_p", .z_loss = 0.1},
@@ -382,6 +431,7 @@ INSTANTIATE_TEST_SUITE_P(
              .placement = "file",
              .chunks = 3,
              .twice = true,
+             .seed = 2,
              .z_loss = 0.1,
              .balance_bias = 0.01,
              .jitter = 0.1,
