@@ -1,4 +1,4 @@
-// The transport and the flat exchange beside plain MPI, in one run:
+// The transport and the exchange (flat: within one node) beside plain MPI, in one run:
 //   mpirun -np 2 --bind-to none --mca mpi_yield_when_idle 1 build/release/bench/exchange_bench
 // Every line is the median of interleaved repetitions on rank 0 and the ratio ours / MPI.
 
@@ -109,8 +109,8 @@ class PlainAllToAll {
       }
       return static_cast<std::size_t>(begin);
     };
-    home_.resize(lay_out(plan.send_rows, send_counts_, send_begins_));
-    experts_.resize(lay_out(plan.recv_rows, recv_counts_, recv_begins_));
+    home_.resize(lay_out(plan.to_experts.sent, send_counts_, send_begins_));
+    experts_.resize(lay_out(plan.to_experts.received, recv_counts_, recv_begins_));
   }
 
   void there_and_back() {
@@ -134,7 +134,7 @@ void bench_exchange(const Context& context, Transport& transport, DType dtype,
   const Topology topology = Topology::single_node(transport.size());
   const Placement placement =
       Placement::linear({1, 1, kExperts, transport.size()}, transport.size());
-  Exchange exchange(transport, topology, placement);
+  Exchange exchange(transport, topology, placement, {.flow = Flow::flat});
   HostAllocator allocator;
   Arena arena(allocator);
   std::vector<std::int32_t> experts(static_cast<std::size_t>(tokens * kChoices));
@@ -144,22 +144,36 @@ void bench_exchange(const Context& context, Transport& transport, DType dtype,
     experts[i + 1] = (experts[i] + 1 + static_cast<std::int32_t>(bits >> 32) % 7) % kExperts;
     experts[i + 1] = experts[i + 1] < 0 ? experts[i + 1] + kExperts : experts[i + 1];
   }
-  const Tensor chosen(experts.data(), {tokens, kChoices});
-  HostAllocator plan_allocator;
-  Arena plan_arena(plan_allocator);
-  const auto make_plan = [&] {
-    plan_arena.reset();
-    return exchange.finish_plan(context,
-                                exchange.begin_plan(context, plan_arena, {.experts = chosen}));
+  std::vector<float> gates(experts.size(), 1.0F);
+  std::vector<SourceToken> sources;
+  for (std::int64_t token = 0; token < tokens; ++token) {
+    sources.push_back({static_cast<std::int32_t>(token), transport.rank(), 0});
+  }
+  const TokenRouting routing{.tokens = sources,
+                             .experts = Tensor(experts.data(), {tokens, kChoices}),
+                             .gates = Tensor(gates.data(), {tokens, kChoices}),
+                             .shared_weights = {},
+                             .expected = {},
+                             .home_tokens = tokens};
+  HostAllocator kept;
+  Arena rows(kept);
+  const Tensor x = rows.zeros(dtype, {tokens, kHidden});
+  const Tensor out = rows.zeros(dtype, {tokens, kHidden});
+  ExchangePlan plan = exchange.finish_plan(exchange.begin_plan(context, routing));
+  static_cast<void>(
+      exchange.finish_spread(context, arena, plan, exchange.begin_spread(context, plan, x)));
+  const std::vector<const std::byte*> from = row_sources(x);
+  const auto hand_out = [&] {
+    return exchange.finish_hand_out(context, arena, plan,
+                                    exchange.begin_hand_out(context, plan, dtype, kHidden, from));
   };
-  ExchangePlan plan = make_plan();
-  const Tensor x = plan_arena.zeros(dtype, {tokens, kHidden});
+  hand_out();  // the first time with the choices
+  const std::vector<std::uint8_t> fresh(static_cast<std::size_t>(tokens), 1);
   const auto ours = [&] {
     arena.reset();
-    const Rows received =
-        exchange.finish_dispatch(context, exchange.begin_dispatch(context, arena, plan, {x, {}}));
-    static_cast<void>(
-        exchange.finish_combine(context, exchange.begin_combine(context, arena, plan, received)));
+    const Rows received = hand_out();
+    exchange.finish_collect(context, plan, exchange.begin_collect(context, plan, received),
+                            row_targets(out), fresh);
   };
   PlainAllToAll plain(plan, kHidden * static_cast<std::int64_t>(size_of(dtype)));
   compare(transport.rank(),

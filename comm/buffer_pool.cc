@@ -1,5 +1,6 @@
 #include "comm/buffer_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace cartesian {
@@ -63,8 +64,9 @@ std::size_t BufferPool::find_free(std::size_t bytes) const {
 }
 
 void BufferPool::grow(Block& block, std::size_t bytes) {
-  // A quarter to spare: the rows that a rank receives vary from step to step.
-  const std::size_t size = bytes + bytes / 4;
+  // A quarter to spare, of few rows more: those that a rank receives vary from step to step.
+  constexpr std::size_t kLeastSpare = 4096;
+  const std::size_t size = bytes + std::max(bytes / 4, kLeastSpare);
   allocator_.release(std::exchange(block.data, nullptr), std::exchange(block.size, 0));
   block.data = static_cast<std::byte*>(allocator_.allocate(size));
   block.size = size;

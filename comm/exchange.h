@@ -1,9 +1,10 @@
 #pragma once
-// Token exchange: moves rows from the ranks where tokens are routed to the ranks where their experts
-// are, and on to where their sums are wanted, by the itineraries of base/itinerary.h. Every step is
-// begun and finished, so that other work fits in between; steps of several chunks may be in flight,
-// begun and finished in the same order on all ranks. Sums run in a fixed order (node, rank, expert),
-// so results repeat bit for bit. Messages are staged in memory that the exchange keeps and reuses.
+// Token exchange: moves rows from the ranks where tokens are routed to the ranks where their
+// experts are, and on to where their sums are wanted, by the itineraries of base/itinerary.h. Every
+// step is begun and finished, so that other work fits in between; steps of several chunks may be in
+// flight, begun and finished in the same order on all ranks. Sums run in a fixed order (node, rank,
+// expert), so results repeat bit for bit. Messages are staged in memory that the exchange keeps and
+// reuses.
 //
 //   forward    plan, spread, hand_out, [experts], collect, return
 //   backward   spread_gradients, hand_out, [experts], collect, return_gradients
@@ -23,8 +24,8 @@
 
 namespace cartesian {
 
-/// What A's pivots are chosen by: what B is expected to choose, the placement's pivot scores, or the
-/// gates alone.
+/// What A's pivots are chosen by: what B is expected to choose, the placement's pivot scores, or
+/// the gates alone.
 enum class PivotBy : std::uint8_t { speculative, table, gate };
 
 struct ExchangeOptions {
@@ -156,8 +157,8 @@ class Exchange {
   void finish_return_gradients(const Context& context, const ExchangePlan& plan,
                                TransferPtr transfer, const SourceGradients& gradients);
 
-  /// What B chose at this rank as a pivot, [targets of A's plan, k], to the tokens' homes: [sources]
-  /// of A's plan, from `arena`. Collective, and waits: for those who want to know.
+  /// What B chose at this rank as a pivot, [targets of A's plan, k], to the tokens' homes:
+  /// [sources] of A's plan, from `arena`. Collective, and waits: for those who want to know.
   Choices report(Arena& arena, const ExchangePlan& plan, const Choices& choices);
 
   int rank() const { return transport_.rank(); }

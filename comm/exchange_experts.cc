@@ -106,8 +106,8 @@ TransferPtr Exchange::begin_hand_out(const Context& context, ExchangePlan& plan,
     sizes.extra_sent = bytes_of(plan.entries_to, sizeof(Entry));
     sizes.extra_received = bytes_of(plan.entries_from, sizeof(Entry));
   }
-  auto step = std::make_unique<HopStep>(again ? kHandOutAgain : kHandOut,
-                                        new_transfer(context, sizes));
+  auto step =
+      std::make_unique<HopStep>(again ? kHandOutAgain : kHandOut, new_transfer(context, sizes));
   step->dtype = dtype;
   step->hidden = hidden;
   for (const std::int32_t rail : plan.to_experts.from) {

@@ -62,9 +62,9 @@ class Router {
         ranks_(chosen_.size()),
         targets_(routing.tokens.size()),
         finishers_(routing.tokens.size()) {
-    check(std::ranges::all_of(
-              chosen_, [&](std::int32_t e) { return e < placement.shape().experts; }),
-          "chosen experts exist");
+    check(
+        std::ranges::all_of(chosen_, [&](std::int32_t e) { return e < placement.shape().experts; }),
+        "chosen experts exist");
   }
 
   void choose(const Context& context) {
@@ -85,8 +85,8 @@ class Router {
       for (std::size_t j = 0; j < k_; ++j) {
         const std::int32_t rank = ranks_[t * k_ + j];
         if (rank >= 0) {
-          mine.push_back({topology_.node(rank), rank, chosen_[t * k_ + j],
-                          static_cast<std::int32_t>(j)});
+          mine.push_back(
+              {topology_.node(rank), rank, chosen_[t * k_ + j], static_cast<std::int32_t>(j)});
         }
       }
       std::ranges::sort(mine, {}, [&](const Way& way) {
@@ -96,8 +96,8 @@ class Router {
         const int rail = rail_of(way.node, t);
         if (visits.empty() || visits.back().source != static_cast<std::int64_t>(t) ||
             visits.back().rail != rail) {
-          visits.push_back({static_cast<std::int64_t>(t), rail,
-                            static_cast<std::int64_t>(ways.size()), 0});
+          visits.push_back(
+              {static_cast<std::int64_t>(t), rail, static_cast<std::int64_t>(ways.size()), 0});
         }
         ways.push_back(way);
         ++visits.back().count;
@@ -291,8 +291,8 @@ TransferPtr Exchange::begin_plan(const Context& context, const TokenRouting& rou
       const Way& way = ways[as_index(i)];
       const std::size_t at =
           as_index(transfer->begins_sent[as_index(way.rank)]) + counts.records_of(visit.rail);
-      const bool begins = flow == Flow::flat || i == visit.first ||
-                          ways[as_index(i - 1)].rank != way.rank;
+      const bool begins =
+          flow == Flow::flat || i == visit.first || ways[as_index(i - 1)].rank != way.rank;
       transfer->sent[at] += begins ? 1 : 0;
       ++transfer->sent[at + 1];
     }
@@ -302,9 +302,9 @@ TransferPtr Exchange::begin_plan(const Context& context, const TokenRouting& rou
   transfer->received.resize(as_index(transfer->width * ranks));
   MessageGroup group{{"plan", plan.block}, {}, {}};
   for (int rank = 0; rank < ranks; ++rank) {
-    const auto to =
-        std::span<const std::int64_t>(transfer->sent)
-            .subspan(as_index(transfer->begins_sent[as_index(rank)]), as_index(widths[as_index(rank)]));
+    const auto to = std::span<const std::int64_t>(transfer->sent)
+                        .subspan(as_index(transfer->begins_sent[as_index(rank)]),
+                                 as_index(widths[as_index(rank)]));
     const auto from = std::span(transfer->received)
                           .subspan(as_index(rank * transfer->width), as_index(transfer->width));
     if (rank == me) {

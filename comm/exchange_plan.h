@@ -5,7 +5,8 @@
 // experts, and ends at its *target* (A's at the pivot, B's at home). On every node that it visits
 // one rank is its rail (Topology::rail(); the source and the target are rails of their own nodes):
 //
-//   source --to_rails--> rails --to_experts--> experts, and back to the rails --to_targets--> target
+//   source --to_rails--> rails --to_experts--> experts, and back to the rails --to_targets-->
+//   target
 //
 // Rows go once to each rail and once from it; within the node once to and from each rank: these
 // rows are *records*. In the flat flow the source is the only rail, and every choice is a record.
@@ -30,9 +31,9 @@ struct SourceToken {
 /// A token on one of its rails.
 struct RailToken {
   SourceToken source;
-  std::int32_t target = 0;   ///< rank
-  float shared_weight = 0;   ///< of the shared expert, for the finisher
-  std::int16_t choices = 0;  ///< of experts on ranks that this rail serves
+  std::int32_t target = 0;    ///< rank
+  float shared_weight = 0;    ///< of the shared expert, for the finisher
+  std::int16_t choices = 0;   ///< of experts on ranks that this rail serves
   std::int16_t finishes = 0;  ///< 1: this rail adds the residual and the shared expert
 };
 
@@ -54,13 +55,13 @@ struct ExchangePlan {
   int block = 0;  ///< for error messages
   int layer = 0;
   int group = 0;
-  int choices = 0;          ///< k
-  bool to_pivots = false;   ///< targets are pivots, else homes
+  int choices = 0;             ///< k
+  bool to_pivots = false;      ///< targets are pivots, else homes
   bool finds_targets = false;  ///< rails tell the targets, else targets are the sources
 
   // Sources, after begin_plan().
   std::int64_t sources = 0;
-  Hop to_rails;  ///< from: source rows; to: rails
+  Hop to_rails;                               ///< from: source rows; to: rails
   std::vector<RailToken> tokens_sent;         ///< [rows sent], until begin_spread()
   std::vector<RailChoice> choices_sent;       ///< likewise, theirs
   std::vector<std::int64_t> choices_to;       ///< [ranks]
@@ -93,7 +94,7 @@ struct ExchangePlan {
   std::int64_t targets = 0;
   std::vector<std::int32_t> target_rails;  ///< [targets] this rank's rails of them, if to_pivots
   Hop to_targets;                          ///< from: rails; to: target rows
-  std::unique_ptr<Request> counting;          ///< of the rows that rails will send here, on its way
+  std::unique_ptr<Request> counting;       ///< of the rows that rails will send here, on its way
 };
 
 /// Rows are padded per slot to a multiple of this: 16 up to 512 rows, then a thirty-second of the

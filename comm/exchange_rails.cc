@@ -96,12 +96,12 @@ TransferPtr Exchange::begin_spread(const Context& context, ExchangePlan& plan, c
     return bytes;
   };
   auto step = std::make_unique<HopStep>(
-      kSpread, new_transfer(context, {.sent = plan.to_rails.sent,
-                                      .received = plan.to_rails.received,
-                                      .extra_sent = extras(plan.to_rails.sent, plan.choices_to),
-                                      .extra_received =
-                                          extras(plan.to_rails.received, plan.choices_from),
-                                      .row_bytes = bytes_of_rows(rows.dtype(), rows.cols())}));
+      kSpread,
+      new_transfer(context, {.sent = plan.to_rails.sent,
+                             .received = plan.to_rails.received,
+                             .extra_sent = extras(plan.to_rails.sent, plan.choices_to),
+                             .extra_received = extras(plan.to_rails.received, plan.choices_from),
+                             .row_bytes = bytes_of_rows(rows.dtype(), rows.cols())}));
   step->dtype = rows.dtype();
   step->hidden = rows.cols();
   const std::vector<const std::byte*> addresses = row_sources(rows);

@@ -18,9 +18,9 @@ struct HopStep final : Transfer {
 
   std::string_view name;
   HopTransfer hop;
-  Rows rows;                            ///< the caller's, where this rank's own are read from it
-  std::vector<const std::byte*> held;   ///< likewise
-  std::vector<float> own_choices;       ///< scalars of this rank's own rails
+  Rows rows;                           ///< the caller's, where this rank's own are read from it
+  std::vector<const std::byte*> held;  ///< likewise
+  std::vector<float> own_choices;      ///< scalars of this rank's own rails
   std::vector<float> own_shared_weights;
   DType dtype = DType::f32;
   std::int64_t hidden = 0;

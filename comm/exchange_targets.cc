@@ -37,8 +37,8 @@ class TargetRows {
       check(row >= 0 && row < plan_.targets, "sums return to the homes of their tokens");
       return static_cast<std::int32_t>(row);
     }
-    const auto found =
-        std::ranges::lower_bound(by_token_, token, {}, &std::pair<std::int32_t, std::int32_t>::first);
+    const auto found = std::ranges::lower_bound(by_token_, token, {},
+                                                &std::pair<std::int32_t, std::int32_t>::first);
     check(found != by_token_.end() && found->first == token,
           "sums go to the pivots of their tokens");
     return found->second;
@@ -66,8 +66,9 @@ void Exchange::begin_counting(ExchangePlan& plan) {
     if (rank != me) {
       group.sends.push_back(
           {rank, std::as_bytes(std::span(plan.to_targets.sent).subspan(as_index(rank), 1))});
-      group.recvs.push_back({rank, std::as_writable_bytes(std::span(plan.to_targets.received)
-                                                              .subspan(as_index(rank), 1))});
+      group.recvs.push_back(
+          {rank,
+           std::as_writable_bytes(std::span(plan.to_targets.received).subspan(as_index(rank), 1))});
     }
   }
   plan.counting = transport_.post(std::move(group));
@@ -83,12 +84,12 @@ TransferPtr Exchange::begin_return(const Context& context, ExchangePlan& plan, D
   const std::size_t row_bytes = bytes_of_rows(dtype, hidden);
   const Hop& hop = plan.to_targets;
   auto step = std::make_unique<HopStep>(
-      kReturn, new_transfer(context, {.sent = hop.sent,
-                                      .received = hop.received,
-                                      .extra_sent = bytes_of_keys(plan.finds_targets, hop.sent),
-                                      .extra_received =
-                                          bytes_of_keys(plan.finds_targets, hop.received),
-                                      .row_bytes = row_bytes}));
+      kReturn,
+      new_transfer(context, {.sent = hop.sent,
+                             .received = hop.received,
+                             .extra_sent = bytes_of_keys(plan.finds_targets, hop.sent),
+                             .extra_received = bytes_of_keys(plan.finds_targets, hop.received),
+                             .row_bytes = row_bytes}));
   step->dtype = dtype;
   step->hidden = hidden;
   for (const std::int32_t rail : hop.from) {
@@ -156,8 +157,7 @@ TransferPtr Exchange::begin_spread_gradients(const Context& context, const Excha
   const Hop& hop = plan.to_targets;
   auto step = std::make_unique<HopStep>(
       kSpreadGradients,
-      new_transfer(context,
-                   {.sent = hop.received, .received = hop.sent, .row_bytes = row_bytes}));
+      new_transfer(context, {.sent = hop.received, .received = hop.sent, .row_bytes = row_bytes}));
   const std::vector<const std::byte*> addresses = row_sources(rows);
   for (const std::int32_t row : hop.to) {
     step->held.push_back(addresses[as_index(row)]);

@@ -35,8 +35,8 @@ struct HopSizes {
   std::size_t row_bytes = 0;
 };
 
-/// Messages of one transfer. Rows to the rank itself do not travel; extras to it are kept. A message
-/// is its rows, then its extras.
+/// Messages of one transfer. Rows to the rank itself do not travel; extras to it are kept. A
+/// message is its rows, then its extras.
 class HopTransfer {
  public:
   HopTransfer(Transport& transport, BufferPool& staging, const HopSizes& sizes);

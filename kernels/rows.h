@@ -1,5 +1,6 @@
 #pragma once
-// Rows wherever they lie: what an exchange copies and sums between tensors and message buffers. CPU.
+// Rows wherever they lie: what an exchange copies and sums between tensors and message buffers.
+// CPU.
 
 #include <cstddef>
 #include <cstdint>
@@ -22,9 +23,9 @@ std::vector<const std::byte*> row_sources(const Tensor& rows);
 /// Rows of `to` are distinct and none of `from`, but at the same i.
 void copy_rows(const Context& context, RowSources from, RowTargets to, std::size_t row_bytes);
 
-/// *to[i] = sum of *terms[j], begins[i] <= j < begins[i + 1], in that order, accumulated in float32;
-/// zeros without terms; nothing where to[i] is null. A row may be among its own terms, and not among
-/// others'. float32 or bfloat16.
+/// *to[i] = sum of *terms[j], begins[i] <= j < begins[i + 1], in that order, accumulated in
+/// float32; zeros without terms; nothing where to[i] is null. A row may be among its own terms, and
+/// not among others'. float32 or bfloat16.
 void sum_rows(const Context& context, DType dtype, std::int64_t cols,
               std::span<const std::int64_t> begins, RowSources terms, RowTargets to);
 

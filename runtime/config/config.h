@@ -79,7 +79,8 @@ struct ParallelConfig {
 };
 
 struct ExchangeConfig {
-  std::string flow = "flat";
+  std::string flow = "pivot";         ///< "flat", "home" or "pivot"
+  std::string pivot = "speculative";  ///< what pivots are chosen by, see PivotBy
   std::int64_t chunks = 1;  ///< parts of a rank's tokens that go through a MoE layer as a pipeline
 };
 

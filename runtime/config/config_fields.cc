@@ -182,7 +182,16 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        0,
        {},
        "spread AdamW's moments of the dense part over the ranks"});
-  add({"exchange.flow", &config.exchange.flow, 0, {"flat"}, "how tokens travel"});
+  add({"exchange.flow",
+       &config.exchange.flow,
+       0,
+       {"flat", "home", "pivot"},
+       "how tokens travel between nodes"});
+  add({"exchange.pivot",
+       &config.exchange.pivot,
+       0,
+       {"speculative", "table", "gate"},
+       "what pivots are chosen by"});
   add({"exchange.chunks",
        &config.exchange.chunks,
        1,

@@ -32,6 +32,15 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
   omp_set_num_threads(options.threads);
 }
 
+ExchangeOptions exchange_options(const ExchangeConfig& config) {
+  const std::optional<Flow> flow = parse_flow(config.flow);
+  check(flow.has_value(), "the configuration names a flow");
+  return {.flow = *flow,
+          .pivot = config.pivot == "table"  ? PivotBy::table
+                   : config.pivot == "gate" ? PivotBy::gate
+                                            : PivotBy::speculative};
+}
+
 Placement make_placement(FileSystem& files, const ModelConfig& model,
                          const ParallelConfig& parallel, const Topology& topology) {
   const PlacementShape shape{

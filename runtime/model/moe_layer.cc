@@ -27,10 +27,9 @@ std::vector<std::vector<SourceToken>> home_tokens(const MoeLayer::Input& input, 
   for (std::size_t c = 0; c < chunks; ++c) {
     const std::int64_t count = chunk_rows(input.x, c, chunks).rows();
     for (const std::int64_t end = row + count; row < end; ++row) {
-      tokens[c].push_back(
-          {.token = static_cast<std::int32_t>(input.first_token + row),
-           .home = rank,
-           .tag = input.ids.defined() ? input.ids.data<std::int32_t>()[row] : 0});
+      tokens[c].push_back({.token = static_cast<std::int32_t>(input.first_token + row),
+                           .home = rank,
+                           .tag = input.ids.defined() ? input.ids.data<std::int32_t>()[row] : 0});
     }
   }
   return tokens;

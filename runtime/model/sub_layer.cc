@@ -387,8 +387,8 @@ void SubLayer::collect_gradients(RankContext& rank, Chunk& chunk) const {
   std::vector<float> dgates;
   {
     const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
-    dgates = rank.exchange.finish_collect(rank.op, chunk.plan, std::move(chunk.transfer), rows,
-                                          fresh);
+    dgates =
+        rank.exchange.finish_collect(rank.op, chunk.plan, std::move(chunk.transfer), rows, fresh);
   }
 
   // On rails behind the sources also through the norm and around it, then on to the source.

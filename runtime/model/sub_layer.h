@@ -78,7 +78,7 @@ class SubLayer {
     Tensor x;            ///< [sources, hidden]; must stay valid until backward
     Tensor hash_logits;  ///< see Router::Input
     std::span<const SourceToken> tokens;
-    Tensor expected;     ///< see TokenRouting
+    Tensor expected;  ///< see TokenRouting
     std::int64_t first_home_token = 0;
     std::int64_t home_tokens = 0;
   };

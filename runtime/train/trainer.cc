@@ -82,6 +82,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .chunks = static_cast<int>(config_.exchange.chunks),
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
       .recompute = config_.train.recompute == "block",
+      .exchange = exchange_options(config_.exchange),
       .shard_optimizer = config_.parallel.shard_optimizer};
   rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);

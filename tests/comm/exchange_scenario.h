@@ -4,6 +4,7 @@
 // straight-line, without messages.
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <numeric>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/placement.h"
 #include "base/random.h"
 #include "base/topology.h"
+#include "comm/exchange.h"
 
 namespace cartesian::testing_ranks {
 
@@ -31,19 +33,33 @@ class Draw {
 struct Scenario {
   Topology topology;
   Placement placement;
+  ExchangeOptions options;
   int choices = 1;
   std::int64_t hidden = 1;
-  /// experts[rank][token * choices + j]; negative unused.
-  std::vector<std::vector<std::int32_t>> experts{};
-  std::vector<std::int64_t> first_token{};  ///< global index of each rank's first token
+  std::vector<std::int64_t> first_token{};  ///< [ranks + 1] global index of each rank's first token
+  /// [groups][tokens * choices] by global index less the first; negative unused.
+  std::array<std::vector<std::int32_t>, 2> experts{};
+  std::vector<std::int32_t> expected{};  ///< what B is expected to choose: mostly what it does
 
   std::int64_t tokens(int rank) const {
-    return static_cast<std::int64_t>(experts[static_cast<std::size_t>(rank)].size()) / choices;
+    return first_token[static_cast<std::size_t>(rank) + 1] -
+           first_token[static_cast<std::size_t>(rank)];
+  }
+  std::int64_t all_tokens() const { return first_token.back() - first_token.front(); }
+  std::size_t row(std::int64_t token) const {
+    return static_cast<std::size_t>(token - first_token.front());
+  }
+  std::span<const std::int32_t> chosen(int group, std::int64_t token) const {
+    const auto k = static_cast<std::size_t>(choices);
+    return std::span(experts.at(static_cast<std::size_t>(group))).subspan(row(token) * k, k);
+  }
+  std::span<const std::int32_t> expected_of(std::int64_t token) const {
+    const auto k = static_cast<std::size_t>(choices);
+    return std::span(expected).subspan(row(token) * k, k);
   }
 };
 
 inline constexpr int kLayer = 1;
-inline constexpr int kGroup = 1;
 
 inline Topology random_topology(Draw& draw, int ranks) {
   std::vector<int> sizes;
@@ -53,8 +69,8 @@ inline Topology random_topology(Draw& draw, int ranks) {
   return Topology::from_node_sizes(sizes, ranks);
 }
 
-inline Placement random_placement(Draw& draw, int experts, int ranks) {
-  const PlacementShape shape{kLayer + 1, kGroup + 1, experts, ranks};
+inline Placement random_placement(Draw& draw, int groups, int experts, int ranks) {
+  const PlacementShape shape{kLayer + 1, groups, experts, ranks};
   std::vector<std::vector<int>> replicas;
   for (int i = 0; i < shape.layers * shape.groups * experts; ++i) {
     std::vector<int> all(static_cast<std::size_t>(ranks));
@@ -85,75 +101,112 @@ inline std::vector<std::int32_t> random_choices(Draw& draw, int experts, int cho
   return chosen;
 }
 
-inline Scenario make_scenario(std::uint64_t seed, int ranks) {
+/// Whole numbers, and gates with few digits, so that sums over experts and sub-layers are exact.
+inline float token_value(std::int64_t token, std::int64_t column) {
+  return static_cast<float>((token * 31 + column * 7) % 41 - 20);
+}
+inline float gate_value(std::int64_t token, int expert) {
+  return 0.25F + static_cast<float>((token * 5 + expert * 3) % 16) / 32.0F;
+}
+inline float shared_weight(std::int64_t token, int group) {
+  return static_cast<float>((token * 3 + group) % 7);
+}
+/// Of the loss, by what comes back.
+inline float gradient_value(std::int64_t token, std::int64_t column) {
+  return static_cast<float>((token * 11 + column * 5) % 7 - 3);
+}
+
+inline Scenario make_scenario(std::uint64_t seed, int ranks, int groups = 2) {
   Draw draw(seed);
-  constexpr int kHidden[] = {1, 3, 16, 17, 65, 128};
+  constexpr std::array kHidden{1, 3, 16, 17, 65, 128};
+  constexpr std::array kFlows{Flow::flat, Flow::home, Flow::pivot, Flow::pivot};
+  constexpr std::array kPivots{PivotBy::speculative, PivotBy::table, PivotBy::gate};
   const int experts = 1 + draw.below(9);
   Topology topology = random_topology(draw, ranks);
-  Placement placement = random_placement(draw, experts, ranks);
-  Scenario scenario{.topology = topology, .placement = placement};
+  Placement placement = random_placement(draw, groups, experts, ranks);
+  if (draw.below(2) == 0) {
+    std::vector<float> scores;
+    for (int i = 0; i < (kLayer + 1) * experts * topology.nodes(); ++i) {
+      scores.push_back(static_cast<float>(draw.below(100)) / 100);
+    }
+    placement = placement.with_pivot_scores(topology.nodes(), std::move(scores));
+  }
+  Scenario scenario{.topology = std::move(topology),
+                    .placement = std::move(placement),
+                    .options = {kFlows.at(static_cast<std::size_t>(draw.below(4))),
+                                kPivots.at(static_cast<std::size_t>(draw.below(3)))}};
   scenario.choices = 1 + draw.below(std::min(experts, 4));
-  scenario.hidden = kHidden[draw.below(6)];
+  scenario.hidden = kHidden.at(static_cast<std::size_t>(draw.below(6)));
   const bool one_expert_for_all = draw.below(5) == 0;
   const bool no_token_at_all = draw.below(12) == 0;
-  std::int64_t first = draw.below(1000);
+  scenario.first_token.push_back(draw.below(1000));
   for (int rank = 0; rank < ranks; ++rank) {
     const int tokens = no_token_at_all || draw.below(4) == 0 ? 0 : draw.below(70);
-    std::vector<std::int32_t> chosen;
-    for (int token = 0; token < tokens; ++token) {
+    scenario.first_token.push_back(scenario.first_token.back() + tokens);
+  }
+  for (std::int64_t token = 0; token < scenario.all_tokens(); ++token) {
+    for (auto& of_group : scenario.experts) {
       std::vector<std::int32_t> row = random_choices(draw, experts, scenario.choices);
       if (one_expert_for_all) {
         std::fill(row.begin(), row.end(), -1);
         row[0] = experts / 2;
       }
-      chosen.insert(chosen.end(), row.begin(), row.end());
+      of_group.insert(of_group.end(), row.begin(), row.end());
     }
-    scenario.experts.push_back(chosen);
-    scenario.first_token.push_back(first);
-    first += tokens;
+    const std::vector<std::int32_t> other = random_choices(draw, experts, scenario.choices);
+    const auto k = static_cast<std::ptrdiff_t>(scenario.choices);
+    const bool right = draw.below(4) != 0;
+    scenario.expected.insert(scenario.expected.end(),
+                             right ? scenario.experts[1].end() - k : other.begin(),
+                             right ? scenario.experts[1].end() : other.end());
   }
   return scenario;
 }
 
-/// One choice of one token, as its home sees it.
-struct Choice {
-  int home = 0;
-  std::int64_t row = 0;  ///< among home's tokens
-  int column = 0;
-  int expert = 0;
-  int rank = 0;  ///< of the replica
+/// The way of one token, by the functions that planner and exchange share.
+struct Way {
+  std::vector<std::int32_t> a_ranks, b_ranks;
+  int pivot = 0;
 };
 
-/// The choices of a rank's tokens, in order of row and column.
-inline std::vector<Choice> choices_of(const Scenario& scenario, int home) {
-  std::vector<Choice> result;
-  const auto k = static_cast<std::size_t>(scenario.choices);
-  const std::span<const std::int32_t> experts = scenario.experts[static_cast<std::size_t>(home)];
-  for (std::int64_t row = 0; row < scenario.tokens(home); ++row) {
-    std::vector<std::int32_t> ranks(k);
-    const auto chosen = experts.subspan(static_cast<std::size_t>(row) * k, k);
+inline Way way_of(const Scenario& scenario, int home, std::int64_t token) {
+  const int groups = scenario.placement.shape().groups;
+  const bool pivots = groups == 2 && scenario.options.flow == Flow::pivot;
+  const Placement placement = scenario.options.pivot == PivotBy::gate
+                                  ? scenario.placement.without_pivot_scores()
+                                  : scenario.placement;
+  const auto choose = [&](int group, int origin) {
+    const auto chosen = scenario.chosen(group, token);
+    std::vector<std::int32_t> ranks(chosen.size());
     choose_replicas({.layer = kLayer,
-                     .group = kGroup,
-                     .origin = home,
+                     .group = group,
+                     .origin = origin,
                      .home = home,
-                     .token = scenario.first_token[static_cast<std::size_t>(home)] + row,
+                     .token = token,
                      .experts = chosen},
-                    scenario.placement, scenario.topology, ranks);
-    for (std::size_t j = 0; j < k; ++j) {
-      if (chosen[j] >= 0) {
-        result.push_back({home, row, static_cast<int>(j), chosen[j], ranks[j]});
-      }
+                    placement, scenario.topology, ranks);
+    return ranks;
+  };
+  Way way{.a_ranks = choose(0, home), .b_ranks = {}, .pivot = home};
+  if (pivots) {
+    const auto a = scenario.chosen(0, token);
+    std::vector<float> gates;
+    for (const std::int32_t expert : a) {
+      gates.push_back(gate_value(token, std::max(0, int{expert})));
     }
+    way.pivot = choose_pivot(
+        Flow::pivot, kLayer, home, token,
+        {.a = a,
+         .gates = gates,
+         .a_ranks = way.a_ranks,
+         .b = scenario.options.pivot == PivotBy::speculative ? scenario.expected_of(token)
+                                                             : std::span<const std::int32_t>()},
+        placement, scenario.topology);
   }
-  return result;
-}
-
-/// Whole numbers that name token and column, small enough for bfloat16 to hold.
-inline float token_value(std::int64_t global_token, std::int64_t column) {
-  return static_cast<float>((global_token * 31 + column * 7) % 201 - 100);
-}
-inline float gate_value(std::int64_t global_token, int expert) {
-  return 0.25F + static_cast<float>((global_token * 5 + expert * 3) % 16) / 32.0F;
+  if (groups == 2) {
+    way.b_ranks = choose(1, way.pivot);
+  }
+  return way;
 }
 
 }  // namespace cartesian::testing_ranks

@@ -1,9 +1,13 @@
+// Journeys of tokens through both sub-layers and back, with stand-ins for the experts whose sums
+// are exact: what comes out is known token by token, whatever way it took.
+
 #include "comm/exchange.h"
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <cmath>
 
+#include "base/messages.h"
 #include "comm/collectives.h"
 #include "tests/comm/exchange_scenario.h"
 #include "tests/comm/rank_harness.h"
@@ -13,335 +17,521 @@ namespace {
 
 using namespace testing_ranks;
 
-/// A rank's part in a scenario.
+/// What stands in for a sub-layer: out = x + shared weight + sum of (gate * x + expert).
+float sub_layer_value(const Scenario& scenario, int group, std::int64_t token, float x) {
+  float out = x + shared_weight(token, group);
+  for (const std::int32_t expert : scenario.chosen(group, token)) {
+    out += expert < 0 ? 0 : gate_value(token, expert) * x + static_cast<float>(expert);
+  }
+  return out;
+}
+float sub_layer_slope(const Scenario& scenario, int group, std::int64_t token) {
+  float slope = 1;
+  for (const std::int32_t expert : scenario.chosen(group, token)) {
+    slope += expert < 0 ? 0 : gate_value(token, expert);
+  }
+  return slope;
+}
+
+/// One rank's part of one sub-layer.
 template <class T>
-class Player {
+class SubLayerPart {
  public:
-  Player(Transport& transport, const Scenario& scenario)
-      : scenario_(scenario),
-        me_(transport.rank()),
-        exchange_(transport, scenario.topology, scenario.placement) {}
+  SubLayerPart(RankContext& rank, Exchange& exchange, const Scenario& scenario, int group)
+      : rank_(rank), exchange_(exchange), scenario_(scenario), group_(group) {}
 
-  RankContext rank;
+  std::vector<SourceToken> tokens;
+  ExchangePlan plan;
 
-  std::int64_t tokens() const { return scenario_.tokens(me_); }
-  std::int64_t global(std::int64_t row) const {
-    return scenario_.first_token[static_cast<std::size_t>(me_)] + row;
+  void begin(int me, const Tensor& x) {
+    x_ = x;
+    const auto count = static_cast<std::int64_t>(tokens.size());
+    const int k = scenario_.choices;
+    const Tensor experts = rank_.arena.tensor(DType::i32, {count, k});
+    const Tensor gates = rank_.arena.tensor(DType::f32, {count, k});
+    const Tensor weights = rank_.arena.tensor(DType::f32, {count});
+    const Tensor expected = rank_.arena.tensor(DType::i32, {count, k});
+    for (std::int64_t t = 0; t < count; ++t) {
+      const std::int64_t token = tokens[static_cast<std::size_t>(t)].token;
+      std::ranges::copy(scenario_.chosen(group_, token), experts.data<std::int32_t>() + t * k);
+      std::ranges::copy(scenario_.expected_of(token), expected.data<std::int32_t>() + t * k);
+      for (int j = 0; j < k; ++j) {
+        gates.data<float>()[t * k + j] =
+            gate_value(token, std::max(0, int{experts.data<std::int32_t>()[t * k + j]}));
+      }
+      weights.data<float>()[t] = shared_weight(token, group_);
+    }
+    transfer_ = exchange_.begin_plan(
+        rank_.context, {.block = 5,
+                        .layer = kLayer,
+                        .group = group_,
+                        .tokens = tokens,
+                        .experts = experts,
+                        .gates = gates,
+                        .shared_weights = weights,
+                        .expected = group_ == 0 ? expected : Tensor(),
+                        .first_home_token = scenario_.first_token[static_cast<std::size_t>(me)],
+                        .home_tokens = scenario_.tokens(me)});
   }
-  Exchange& exchange() { return exchange_; }
-
-  /// Chosen experts with the columns of each row rotated by `rotation`.
-  Tensor experts(int rotation = 0) {
-    const Tensor result = rank.arena.tensor(DType::i32, {tokens(), scenario_.choices});
-    fill_rotated(scenario_.experts[static_cast<std::size_t>(me_)], rotation,
-                 result.data<std::int32_t>());
-    return result;
+  void spread() {
+    plan = exchange_.finish_plan(std::move(transfer_));
+    transfer_ = exchange_.begin_spread(rank_.context, plan, x_);
+  }
+  void hand_out() {
+    behind_ = exchange_.finish_spread(rank_.context, rank_.arena, plan, std::move(transfer_));
+    transfer_ = exchange_.begin_hand_out(rank_.context, plan, dtype_of<T>, scenario_.hidden,
+                                         rows_of(x_, behind_));
+  }
+  void compute(int me) {
+    received_ = exchange_.finish_hand_out(rank_.context, rank_.arena, plan, std::move(transfer_));
+    const auto experts = scenario_.placement.experts_on(kLayer, group_, me);
+    ASSERT_EQ(plan.slot_offsets.size(), experts.size() + 1);
+    Rows y{rank_.arena.tensor(dtype_of<T>, received_.values.shape()), {}};
+    for_each_received([&](std::size_t slot, std::int64_t row, std::int64_t i) {
+      const float gate = received_.scalars.data<float>()[row];
+      y.values.data<T>()[i] = from_float<T>(gate * to_float(received_.values.data<T>()[i]) +
+                                            static_cast<float>(experts[slot]));
+    });
+    transfer_ = exchange_.begin_collect(rank_.context, plan, y);
+    held_ = y;
+  }
+  void collect() {
+    sums_ = rank_.arena.tensor(dtype_of<T>,
+                               {static_cast<std::int64_t>(plan.rails.size()), scenario_.hidden});
+    std::vector<std::uint8_t> fresh;
+    const std::vector<const std::byte*> rows = rows_of(x_, behind_);
+    for (std::size_t rail = 0; rail < plan.rails.size(); ++rail) {
+      const RailToken& token = plan.rails[rail];
+      fresh.push_back(token.finishes != 0 ? 0 : 1);
+      EXPECT_EQ(token.shared_weight, shared_weight(token.source.token, group_));
+      for (std::int64_t c = 0; c < scenario_.hidden && token.finishes != 0; ++c) {
+        const T x = reinterpret_cast<const T*>(rows[rail])[c];
+        sums_.data<T>()[static_cast<std::int64_t>(rail) * scenario_.hidden + c] =
+            from_float<T>(to_float(x) + token.shared_weight);
+      }
+    }
+    exchange_.finish_collect(rank_.context, plan, std::move(transfer_), row_targets(sums_), fresh);
+    transfer_ = exchange_.begin_return(rank_.context, plan, dtype_of<T>, scenario_.hidden,
+                                       row_sources(sums_));
+  }
+  Tensor gather() {
+    const Tensor out = rank_.arena.tensor(dtype_of<T>, {plan.targets, scenario_.hidden});
+    exchange_.finish_return(rank_.context, plan, std::move(transfer_), row_targets(out));
+    return out;
   }
 
-  /// Token rows and gates for experts(rotation).
-  Rows rows(int rotation = 0) {
-    Rows result{rank.arena.tensor(dtype_of<T>, {tokens(), scenario_.hidden}),
-                rank.arena.tensor(DType::f32, {tokens(), scenario_.choices})};
-    for (std::int64_t t = 0; t < tokens(); ++t) {
+  void begin_backward(const Tensor& dout) {
+    dout_ = dout;
+    transfer_ = exchange_.begin_spread_gradients(rank_.context, plan, dout);
+  }
+  void hand_out_gradients() {
+    dsums_ = exchange_.finish_spread_gradients(plan, std::move(transfer_));
+    transfer_ =
+        exchange_.begin_hand_out(rank_.context, plan, dtype_of<T>, scenario_.hidden, dsums_.rows);
+  }
+  void compute_gradients() {
+    const Rows dy =
+        exchange_.finish_hand_out(rank_.context, rank_.arena, plan, std::move(transfer_));
+    EXPECT_FALSE(dy.scalars.defined());
+    held_ = {rank_.arena.tensor(dtype_of<T>, dy.values.shape()),
+             rank_.arena.zeros(DType::f32, {dy.values.rows()})};
+    for_each_received([&](std::size_t, std::int64_t row, std::int64_t i) {
+      const float d = to_float(dy.values.data<T>()[i]);
+      held_.values.data<T>()[i] = from_float<T>(received_.scalars.data<float>()[row] * d);
+      held_.scalars.data<float>()[row] += to_float(received_.values.data<T>()[i]) * d;
+    });
+    transfer_ = exchange_.begin_collect(rank_.context, plan, held_);
+  }
+  void collect_gradients() {
+    const auto rails = static_cast<std::int64_t>(plan.rails.size());
+    drails_ = rank_.arena.tensor(dtype_of<T>, {rails, scenario_.hidden});
+    std::vector<std::uint8_t> fresh;
+    std::vector<float> dweights;
+    for (std::size_t rail = 0; rail < plan.rails.size(); ++rail) {
+      const bool finishes = plan.rails[rail].finishes != 0;
+      fresh.push_back(finishes ? 0 : 1);
+      dweights.push_back(0);
+      for (std::int64_t c = 0; c < scenario_.hidden && finishes; ++c) {
+        const T d = reinterpret_cast<const T*>(dsums_.rows[rail])[c];
+        drails_.data<T>()[static_cast<std::int64_t>(rail) * scenario_.hidden + c] = d;
+        dweights.back() += to_float(d);
+      }
+    }
+    const std::vector<float> dgates = exchange_.finish_collect(
+        rank_.context, plan, std::move(transfer_), row_targets(drails_), fresh);
+    transfer_ =
+        exchange_.begin_return_gradients(rank_.context, plan,
+                                         {.rows = drails_.slice(plan.sources, rails - plan.sources),
+                                          .choices = dgates,
+                                          .shared_weights = dweights});
+  }
+  Tensor gather_gradients() {
+    gates_ = rank_.arena.tensor(DType::f32, {plan.sources, scenario_.choices});
+    weights_ = rank_.arena.tensor(DType::f32, {plan.sources});
+    const Tensor dx = drails_.slice(0, plan.sources);
+    exchange_.finish_return_gradients(rank_.context, plan, std::move(transfer_),
+                                      {.rows = dx, .gates = gates_, .shared_weights = weights_});
+    return dx;
+  }
+
+  /// Gradients of gates and shared weights, given those of the sub-layer's output by token.
+  void expect_scalars(const std::function<float(std::int64_t, std::int64_t)>& x,
+                      const std::function<float(std::int64_t, std::int64_t)>& dout) const {
+    for (std::size_t t = 0; t < tokens.size(); ++t) {
+      const std::int64_t token = tokens[t].token;
+      float dweight = 0;
+      float product = 0;
       for (std::int64_t c = 0; c < scenario_.hidden; ++c) {
-        result.values.template data<T>()[t * scenario_.hidden + c] =
-            from_float<T>(token_value(global(t), c));
+        dweight += dout(token, c);
+        product += dout(token, c) * x(token, c);
+      }
+      EXPECT_EQ(weights_.data<float>()[t], dweight);
+      const auto chosen = scenario_.chosen(group_, token);
+      for (std::size_t j = 0; j < chosen.size(); ++j) {
+        EXPECT_EQ(gates_.data<float>()[t * chosen.size() + j], chosen[j] < 0 ? 0 : product);
       }
     }
-    std::vector<float> gates;
-    const auto& chosen = scenario_.experts[static_cast<std::size_t>(me_)];
-    for (std::size_t i = 0; i < chosen.size(); ++i) {
-      gates.push_back(
-          gate_value(global(static_cast<std::int64_t>(i) / scenario_.choices), chosen[i]));
-    }
-    fill_rotated(gates, rotation, result.scalars.data<float>());
-    return result;
   }
-
-  ExchangePlan plan(int rotation = 0) {
-    const Tensor chosen = experts(rotation);
-    return exchange_.finish_plan(rank.context, exchange_.begin_plan(rank.context, rank.arena,
-                                                                    {.block = 5,
-                                                                     .layer = kLayer,
-                                                                     .group = kGroup,
-                                                                     .experts = chosen,
-                                                                     .first_token = global(0)}));
-  }
-  Rows dispatch(const ExchangePlan& plan, const Rows& rows) {
-    return exchange_.finish_dispatch(
-        rank.context, exchange_.begin_dispatch(rank.context, rank.arena, plan, rows));
-  }
-  Rows combine(const ExchangePlan& plan, const Rows& rows) {
-    return exchange_.finish_combine(rank.context,
-                                    exchange_.begin_combine(rank.context, rank.arena, plan, rows));
-  }
-
-  /// What stands in for the experts: y = gate * x + expert, and gate + expert as the scalar.
-  Rows run_experts(const ExchangePlan& plan, const Rows& received) {
-    Rows result{rank.arena.tensor(dtype_of<T>, received.values.shape()),
-                rank.arena.tensor(DType::f32, received.scalars.shape())};
-    const auto experts = scenario_.placement.experts_on(kLayer, kGroup, me_);
-    for (std::size_t slot = 0; slot < experts.size(); ++slot) {
-      for (std::int64_t r = plan.slot_offsets[slot]; r < plan.slot_offsets[slot + 1]; ++r) {
-        const float gate = received.scalars.template data<float>()[r];
-        result.scalars.template data<float>()[r] = gate + static_cast<float>(experts[slot]);
-        for (std::int64_t c = 0; c < scenario_.hidden; ++c) {
-          const std::int64_t i = r * scenario_.hidden + c;
-          result.values.template data<T>()[i] = from_float<T>(
-              expert_output(gate, to_float(received.values.template data<T>()[i]), experts[slot]));
-        }
-      }
-    }
-    return result;
-  }
-  static float expert_output(float gate, float x, int expert) {
-    return gate * x + static_cast<float>(expert);
-  }
-
-  void expect_received(const ExchangePlan& plan, const Rows& received) const;
-  void expect_combined(const Rows& out) const;
 
  private:
-  template <class V>
-  void fill_rotated(const std::vector<V>& from, int rotation, V* to) const {
-    const int k = scenario_.choices;
-    for (std::size_t i = 0; i < from.size(); ++i) {
-      const auto row = static_cast<int>(i) / k;
-      const auto column = static_cast<int>(i) % k;
-      to[row * k + (column + rotation) % k] = from[i];
-    }
+  static std::vector<const std::byte*> rows_of(const Tensor& sources, const Tensor& behind) {
+    std::vector<const std::byte*> rows = row_sources(sources);
+    const std::vector<const std::byte*> more = row_sources(behind);
+    rows.insert(rows.end(), more.begin(), more.end());
+    return rows;
   }
-
-  const Scenario& scenario_;
-  int me_;
-  Exchange exchange_;
-};
-
-template <class T>
-void Player<T>::expect_received(const ExchangePlan& plan, const Rows& received) const {
-  const auto experts = scenario_.placement.experts_on(kLayer, kGroup, me_);
-  ASSERT_EQ(plan.slot_offsets.size(), experts.size() + 1);
-  for (std::size_t slot = 0; slot < experts.size(); ++slot) {
-    std::vector<Choice> expected;  // by source rank, then row
-    for (int home = 0; home < scenario_.topology.ranks(); ++home) {
-      for (const Choice& choice : choices_of(scenario_, home)) {
-        if (choice.rank == me_ && choice.expert == experts[slot]) {
-          expected.push_back(choice);
+  /// visit(slot, padded row, element).
+  template <class Visit>
+  void for_each_received(const Visit& visit) const {
+    for (std::size_t slot = 0; slot + 1 < plan.slot_offsets.size(); ++slot) {
+      for (std::int64_t row = plan.slot_offsets[slot]; row < plan.slot_offsets[slot + 1]; ++row) {
+        const bool padding = row >= plan.slot_offsets[slot] + plan.slot_rows[slot];
+        for (std::int64_t c = 0; c < scenario_.hidden; ++c) {
+          const std::int64_t i = row * scenario_.hidden + c;
+          if (padding) {
+            EXPECT_EQ(to_float(received_.values.data<T>()[i]), 0);
+            EXPECT_EQ(received_.scalars.data<float>()[row], 0);
+          }
+          visit(slot, row, i);
         }
       }
     }
-    const std::int64_t begin = plan.slot_offsets[slot];
-    const auto rows = static_cast<std::int64_t>(expected.size());
-    ASSERT_EQ(plan.slot_rows[slot], rows);
-    ASSERT_EQ(plan.slot_offsets[slot + 1], begin + padded_row_count(rows));
-    for (std::int64_t r = 0; r < padded_row_count(rows); ++r) {
-      const bool real = r < rows;
-      const Choice choice = real ? expected[static_cast<std::size_t>(r)] : Choice{};
-      const std::int64_t token =
-          scenario_.first_token[static_cast<std::size_t>(choice.home)] + choice.row;
-      EXPECT_EQ(received.scalars.data<float>()[begin + r],
-                real ? gate_value(token, choice.expert) : 0.0F);
+  }
+
+  RankContext& rank_;
+  Exchange& exchange_;
+  const Scenario& scenario_;
+  int group_;
+  TransferPtr transfer_;
+  Tensor x_, behind_, sums_, dout_, drails_, gates_, weights_;
+  Rows received_, held_;
+  HeldRows dsums_;
+};
+
+/// One rank's part of a journey: sub-layer by sub-layer, with what they hand on.
+template <class T>
+class Journey {
+ public:
+  Journey(Transport& transport, RankContext& rank, Exchange& exchange, const Scenario& scenario)
+      : rank_(rank), scenario_(scenario), me_(transport.rank()) {
+    for (int group = 0; group < scenario.placement.shape().groups; ++group) {
+      parts.emplace_back(rank, exchange, scenario, group);
+    }
+  }
+
+  std::vector<SubLayerPart<T>> parts;
+
+  void begin(std::size_t group) {
+    if (group == 0) {
+      const std::int64_t count = scenario_.tokens(me_);
+      x_ = rank_.arena.tensor(dtype_of<T>, {count, scenario_.hidden});
+      for (std::int64_t t = 0; t < count; ++t) {
+        const std::int64_t token = scenario_.first_token[static_cast<std::size_t>(me_)] + t;
+        parts[0].tokens.push_back(
+            {static_cast<std::int32_t>(token), me_, static_cast<std::int32_t>(token % 10)});
+        for (std::int64_t c = 0; c < scenario_.hidden; ++c) {
+          x_.data<T>()[t * scenario_.hidden + c] = from_float<T>(token_value(token, c));
+        }
+      }
+    } else if (parts[0].plan.to_pivots) {
+      for (const std::int32_t rail : parts[0].plan.target_rails) {
+        parts[1].tokens.push_back(parts[0].plan.rails[static_cast<std::size_t>(rail)].source);
+        EXPECT_EQ(parts[1].tokens.back().tag, parts[1].tokens.back().token % 10);
+      }
+    } else {
+      parts[1].tokens = parts[0].tokens;
+    }
+    parts[group].begin(me_, x_);
+  }
+  void gather(std::size_t group) { x_ = parts[group].gather(); }
+
+  void forward() {
+    for (std::size_t group = 0; group < parts.size(); ++group) {
+      begin(group);
+      parts[group].spread();
+      parts[group].hand_out();
+      parts[group].compute(me_);
+      parts[group].collect();
+      gather(group);
+    }
+  }
+  void backward() {
+    Tensor d = rank_.arena.tensor(dtype_of<T>, x_.shape());
+    for (std::int64_t t = 0; t < d.rows(); ++t) {
       for (std::int64_t c = 0; c < scenario_.hidden; ++c) {
-        ASSERT_EQ(to_float(received.values.template data<T>()[(begin + r) * scenario_.hidden + c]),
-                  real ? token_value(token, c) : 0.0F);
+        d.data<T>()[t * scenario_.hidden + c] = from_float<T>(gradient_value(token(t), c));
       }
     }
+    for (std::size_t group = parts.size(); group-- > 0;) {
+      parts[group].begin_backward(d);
+      parts[group].hand_out_gradients();
+      parts[group].compute_gradients();
+      parts[group].collect_gradients();
+      d = parts[group].gather_gradients();
+    }
+    dx_ = d;
   }
-  EXPECT_EQ(received.values.rows(), plan.slot_offsets.back());
-}
 
-template <class T>
-void Player<T>::expect_combined(const Rows& out) const {
-  std::vector<float> scalars(static_cast<std::size_t>(tokens() * scenario_.choices));
-  std::vector<std::vector<Choice>> by_row(static_cast<std::size_t>(tokens()));
-  for (const Choice& choice : choices_of(scenario_, me_)) {
-    by_row[static_cast<std::size_t>(choice.row)].push_back(choice);
-    scalars[static_cast<std::size_t>(choice.row * scenario_.choices + choice.column)] =
-        gate_value(global(choice.row), choice.expert) + static_cast<float>(choice.expert);
+  const Tensor& output() const { return x_; }
+  const Tensor& input_gradient() const { return dx_; }
+  std::int64_t token(std::int64_t row) const {
+    return scenario_.first_token[static_cast<std::size_t>(me_)] + row;
   }
-  for (std::int64_t t = 0; t < tokens(); ++t) {
-    auto& summands = by_row[static_cast<std::size_t>(t)];
-    std::ranges::sort(summands, {}, [this](const Choice& choice) {
-      return std::pair(scenario_.topology.node(choice.rank), choice.expert);
+
+  /// `relative`: of bfloat16, whose sums are rounded on the way; 0 for exactly.
+  void expect_output(float relative) const {
+    ASSERT_EQ(x_.rows(), scenario_.tokens(me_));
+    expect(x_, relative, [&](std::int64_t token, std::int64_t column) {
+      return last_input(token, column, parts.size());
     });
-    for (std::int64_t c = 0; c < scenario_.hidden; ++c) {
-      float sum = 0.0F;
-      for (const Choice& choice : summands) {
-        sum += to_float(from_float<T>(expert_output(gate_value(global(t), choice.expert),
-                                                    token_value(global(t), c), choice.expert)));
-      }
-      ASSERT_EQ(to_float(out.values.data<T>()[t * scenario_.hidden + c]),
-                to_float(from_float<T>(sum)));
+  }
+  void expect_gradients() const {
+    expect(dx_, 0,
+           [&](std::int64_t token, std::int64_t column) { return dinput(token, column, 0); });
+    for (std::size_t group = 0; group < parts.size(); ++group) {
+      parts[group].expect_scalars(
+          [&](std::int64_t token, std::int64_t c) { return last_input(token, c, group); },
+          [&](std::int64_t token, std::int64_t c) { return dinput(token, c, group + 1); });
     }
   }
-  const auto got = out.scalars.span<float>();
-  EXPECT_EQ(std::vector<float>(got.begin(), got.end()), scalars);
-}
 
-template <class T>
-void play(Transport& transport, std::uint64_t seed) {
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  const Scenario scenario = make_scenario(seed, transport.size());
-  Player<T> player(transport, scenario);
-  const ExchangePlan plan = player.plan();
-  const Rows received = player.dispatch(plan, player.rows());
-  player.expect_received(plan, received);
-  player.expect_combined(player.combine(plan, player.run_experts(plan, received)));
-}
+ private:
+  /// What goes into sub-layer `group`.
+  float last_input(std::int64_t token, std::int64_t column, std::size_t group) const {
+    float x = token_value(token, column);
+    for (std::size_t g = 0; g < group; ++g) {
+      x = sub_layer_value(scenario_, static_cast<int>(g), token, x);
+    }
+    return x;
+  }
+  /// The gradient of that.
+  float dinput(std::int64_t token, std::int64_t column, std::size_t group) const {
+    float d = gradient_value(token, column);
+    for (std::size_t g = parts.size(); g-- > group;) {
+      d *= sub_layer_slope(scenario_, static_cast<int>(g), token);
+    }
+    return d;
+  }
+  template <class Value>
+  void expect(const Tensor& rows, float relative, const Value& value) const {
+    for (std::int64_t t = 0; t < rows.rows(); ++t) {
+      for (std::int64_t c = 0; c < scenario_.hidden; ++c) {
+        const float expected = value(token(t), c);
+        const float actual = to_float(rows.data<T>()[t * scenario_.hidden + c]);
+        ASSERT_LE(std::abs(actual - expected), relative * (40 + std::abs(expected)))
+            << "token " << token(t) << ", column " << c << ": " << actual << ", not " << expected;
+      }
+    }
+  }
+
+  RankContext& rank_;
+  const Scenario& scenario_;
+  int me_;
+  Tensor x_, dx_;
+};
 
 class ExchangeTest : public RankTest {};
 INSTANTIATE_TEST_SUITE_P(Sizes, ExchangeTest, ::testing::ValuesIn(job_sizes()), size_name);
 
-constexpr std::uint64_t kSeeds = 40;
+constexpr std::uint64_t kSeeds = 60;
 
-TEST_P(ExchangeTest, MovesAndSumsAsTheContractSays) {
+template <class T>
+void travel(Transport& transport, std::uint64_t seed, int groups, float relative) {
+  SCOPED_TRACE("seed " + std::to_string(seed) + ", groups " + std::to_string(groups));
+  const Scenario scenario = make_scenario(seed, transport.size(), groups);
+  RankContext rank;
+  Exchange exchange(transport, scenario.topology, scenario.placement, scenario.options);
+  Journey<T> journey(transport, rank, exchange, scenario);
+  journey.forward();
+  journey.expect_output(relative);
+  journey.backward();
+  if (relative == 0) {
+    journey.expect_gradients();
+  }
+}
+
+TEST_P(ExchangeTest, SumsOfBothSubLayersComeHome) {
   run([](Transport& transport) {
     for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
-      play<float>(transport, seed);
-      play<bfloat16>(transport, seed);
+      travel<float>(transport, seed, 2, 0);
+      travel<bfloat16>(transport, seed, 2, 0.05F);
     }
   });
 }
 
-TEST_P(ExchangeTest, OrderOfChoicesDoesNotChangeTheBits) {
+TEST_P(ExchangeTest, OneSubLayerTravelsToo) {
   run([](Transport& transport) {
     for (std::uint64_t seed = 100; seed < 100 + kSeeds; ++seed) {
-      const Scenario scenario = make_scenario(seed, transport.size());
-      Player<float> player(transport, scenario);
-      std::vector<std::vector<float>> results;
-      for (int rotation = 0; rotation < scenario.choices; ++rotation) {
-        const ExchangePlan plan = player.plan(rotation);
-        const Rows received = player.dispatch(plan, player.rows(rotation));
-        const auto out = player.combine(plan, player.run_experts(plan, received)).values;
-        results.emplace_back(out.span<float>().begin(), out.span<float>().end());
-        EXPECT_EQ(results.back(), results.front()) << "seed " << seed;
+      travel<float>(transport, seed, 1, 0);
+    }
+  });
+}
+
+TEST_P(ExchangeTest, SeveralJourneysInFlightRepeatBitForBit) {
+  run([](Transport& transport) {
+    constexpr std::uint64_t kChunks = 3;
+    std::vector<std::vector<std::byte>> first;
+    for (int time = 0; time < 2; ++time) {
+      RankContext rank;
+      const Scenario base = make_scenario(400, transport.size());
+      Exchange exchange(transport, base.topology, base.placement, base.options);
+      std::vector<Scenario> scenarios(kChunks, base);
+      std::vector<Journey<float>> journeys;
+      for (std::uint64_t i = 0; i < kChunks; ++i) {
+        for (auto& token : scenarios[i].first_token) {
+          token += static_cast<std::int64_t>(1000 * i);
+        }
+        journeys.emplace_back(transport, rank, exchange, scenarios[i]);
+      }
+      for (std::size_t group = 0; group < 2; ++group) {
+        const auto each = [&](const auto& step) {
+          for (Journey<float>& journey : journeys) {
+            step(journey);
+          }
+        };
+        each([&](auto& journey) { journey.begin(group); });
+        each([&](auto& journey) { journey.parts[group].spread(); });
+        each([&](auto& journey) { journey.parts[group].hand_out(); });
+        each([&](auto& journey) { journey.parts[group].compute(transport.rank()); });
+        each([&](auto& journey) { journey.parts[group].collect(); });
+        each([&](auto& journey) { journey.gather(group); });
+      }
+      for (std::size_t i = 0; i < kChunks; ++i) {
+        journeys[i].expect_output(0);
+        const auto* bytes = static_cast<const std::byte*>(journeys[i].output().raw());
+        const std::vector<std::byte> bits(bytes, bytes + journeys[i].output().bytes());
+        if (time == 0) {
+          first.push_back(bits);
+        } else {
+          EXPECT_EQ(bits, first[i]);
+        }
       }
     }
   });
 }
 
-TEST_P(ExchangeTest, ScalarsAreOptional) {
+/// Rows that the itineraries say will travel, [intra, inter].
+std::array<double, 2> predicted_rows(const Scenario& scenario) {
+  std::array<double, 2> rows{};
+  for (int home = 0; home < scenario.topology.ranks(); ++home) {
+    for (std::int64_t t = 0; t < scenario.tokens(home); ++t) {
+      const Way way =
+          way_of(scenario, home, scenario.first_token[static_cast<std::size_t>(home)] + t);
+      const bool two = scenario.placement.shape().groups == 2;
+      const Flow flow =
+          scenario.options.flow == Flow::pivot && !two ? Flow::home : scenario.options.flow;
+      for_each_message(
+          flow, {.home = home, .pivot = way.pivot, .a_ranks = way.a_ranks, .b_ranks = way.b_ranks},
+          scenario.topology, [&](TravelPhase, int from, int to) {
+            ++rows.at(scenario.topology.node(from) == scenario.topology.node(to) ? 0 : 1);
+          });
+    }
+  }
+  return rows;
+}
+
+TEST_P(ExchangeTest, SendsTheRowsThatTheItinerariesSay) {
   run([](Transport& transport) {
-    for (std::uint64_t seed = 200; seed < 200 + kSeeds / 4; ++seed) {
-      const Scenario scenario = make_scenario(seed, transport.size());
-      Player<bfloat16> player(transport, scenario);
-      const ExchangePlan plan = player.plan();
-      const Rows with = player.dispatch(plan, player.rows());
-      const Rows without = player.dispatch(plan, {player.rows().values, {}});
-      EXPECT_FALSE(without.scalars.defined());
-      ASSERT_EQ(without.values.bytes(), with.values.bytes());
-      EXPECT_EQ(std::memcmp(without.values.raw(), with.values.raw(), with.values.bytes()), 0);
-      const Rows y = player.run_experts(plan, with);
-      const Rows out = player.combine(plan, y);
-      const Rows plain = player.combine(plan, {y.values, {}});
-      EXPECT_FALSE(plain.scalars.defined());
-      EXPECT_EQ(std::memcmp(plain.values.raw(), out.values.raw(), out.values.bytes()), 0);
+    for (std::uint64_t seed = 200; seed < 200 + kSeeds; ++seed) {
+      SCOPED_TRACE("seed " + std::to_string(seed));
+      const Scenario scenario = make_scenario(seed, transport.size(), seed % 4 == 0 ? 1 : 2);
+      RankContext rank;
+      Exchange exchange(transport, scenario.topology, scenario.placement, scenario.options);
+      Journey<float> journey(transport, rank, exchange, scenario);
+      const auto sent = [&] {
+        std::vector<double> rows;
+        for (const char* scope : {"intra", "inter"}) {
+          rows.push_back(
+              rank.metrics
+                  .counter(std::string("cartesian_exchange_rows_total{scope=\"") + scope + "\"}")
+                  .value());
+        }
+        all_reduce_sum(rank.context, transport, Team::world(transport), std::span<double>(rows));
+        return rows;
+      };
+      const std::array<double, 2> predicted = predicted_rows(scenario);
+      journey.forward();
+      EXPECT_EQ(sent(), std::vector<double>(predicted.begin(), predicted.end()));
+      journey.backward();
+      EXPECT_EQ(sent(), (std::vector<double>{2 * predicted[0], 2 * predicted[1]}));
     }
   });
 }
 
-double inner_product(const Tensor& a, const Tensor& b) {
-  double sum = 0.0;
-  for (std::int64_t i = 0; i < a.numel(); ++i) {
-    sum += static_cast<double>(a.data<float>()[i]) * static_cast<double>(b.data<float>()[i]);
-  }
-  return sum;
-}
-
-TEST_P(ExchangeTest, DispatchAndCombineAreAdjoint) {
+TEST_P(ExchangeTest, PivotsReportToHomes) {
   run([](Transport& transport) {
     for (std::uint64_t seed = 300; seed < 300 + kSeeds; ++seed) {
       const Scenario scenario = make_scenario(seed, transport.size());
-      Player<float> player(transport, scenario);
-      const ExchangePlan plan = player.plan();
-      const Rows x = player.rows();
-      const Rows received = player.dispatch(plan, x);
-      // Whole numbers, so that the products and their sums are exact.
-      const Tensor y = player.rank.arena.tensor(DType::f32, received.values.shape());
-      for (std::int64_t i = 0; i < y.numel(); ++i) {
-        y.data<float>()[i] = static_cast<float>((i * 13 + transport.rank()) % 17 - 8);
+      RankContext rank;
+      Exchange exchange(transport, scenario.topology, scenario.placement, scenario.options);
+      Journey<float> journey(transport, rank, exchange, scenario);
+      journey.forward();
+      const ExchangePlan& plan = journey.parts[0].plan;
+      if (!plan.to_pivots) {
+        continue;
       }
-      const Rows back = player.combine(plan, {y, {}});
-      std::vector<double> products{inner_product(received.values, y),
-                                   inner_product(x.values, back.values)};
-      all_reduce_sum(player.rank.context, transport, Team::world(transport),
-                     std::span<double>(products));
-      EXPECT_EQ(products[0], products[1]) << "seed " << seed;
+      const auto& tokens = journey.parts[1].tokens;
+      const auto count = static_cast<std::int64_t>(tokens.size());
+      const Choices made{rank.arena.tensor(DType::i32, {count, 2}),
+                         rank.arena.tensor(DType::f32, {count, 2})};
+      for (std::int64_t i = 0; i < 2 * count; ++i) {
+        made.experts.data<std::int32_t>()[i] =
+            2 * tokens[static_cast<std::size_t>(i / 2)].token + static_cast<std::int32_t>(i % 2);
+        made.gates.data<float>()[i] = static_cast<float>(made.experts.data<std::int32_t>()[i]) / 4;
+      }
+      const Choices seen = exchange.report(rank.arena, plan, made);
+      ASSERT_EQ(seen.experts.rows(), scenario.tokens(transport.rank()));
+      for (std::int64_t i = 0; i < seen.experts.numel(); ++i) {
+        EXPECT_EQ(seen.experts.data<std::int32_t>()[i], 2 * journey.token(i / 2) + i % 2);
+        EXPECT_EQ(seen.gates.data<float>()[i],
+                  static_cast<float>(2 * journey.token(i / 2) + i % 2) / 4);
+      }
     }
   });
 }
 
-TEST_P(ExchangeTest, SeveralExchangesInFlight) {
+TEST_P(ExchangeTest, SteadyLoadTakesNoMemory) {
   run([](Transport& transport) {
-    constexpr std::uint64_t kChunks = 4;
-    std::vector<Scenario> scenarios;
-    for (std::uint64_t seed = 400; seed < 400 + kChunks; ++seed) {
-      scenarios.push_back(make_scenario(seed, transport.size()));
+    for (std::uint64_t seed = 7; seed < 12; ++seed) {
+      const Scenario scenario = make_scenario(seed, transport.size());
+      RankContext rank;
+      Exchange exchange(transport, scenario.topology, scenario.placement, scenario.options);
+      const auto growths = [&] {
+        return std::pair(rank.arena.growths(),
+                         rank.metrics.counter("cartesian_exchange_staging_growths_total").value());
+      };
+      const auto step = [&] {
+        Journey<float> journey(transport, rank, exchange, scenario);
+        journey.forward();
+        journey.backward();
+        rank.arena.reset();
+      };
+      step();
+      step();
+      const auto before = growths();
+      step();
+      EXPECT_EQ(growths(), before);
     }
-    std::vector<std::unique_ptr<Player<float>>> players;
-    std::vector<ExchangePlan> plans;
-    for (const Scenario& scenario : scenarios) {
-      players.push_back(std::make_unique<Player<float>>(transport, scenario));
-      plans.push_back(players.back()->plan());
-    }
-    std::vector<TransferPtr> dispatches;
-    for (std::size_t i = 0; i < kChunks; ++i) {
-      Player<float>& player = *players[i];
-      dispatches.push_back(player.exchange().begin_dispatch(player.rank.context, player.rank.arena,
-                                                            plans[i], player.rows()));
-    }
-    std::vector<TransferPtr> combines;
-    for (std::size_t i = 0; i < kChunks; ++i) {
-      Player<float>& player = *players[i];
-      const Rows received =
-          player.exchange().finish_dispatch(player.rank.context, std::move(dispatches[i]));
-      player.expect_received(plans[i], received);
-      combines.push_back(player.exchange().begin_combine(player.rank.context, player.rank.arena,
-                                                         plans[i],
-                                                         player.run_experts(plans[i], received)));
-    }
-    for (std::size_t i = 0; i < kChunks; ++i) {
-      Player<float>& player = *players[i];
-      player.expect_combined(
-          player.exchange().finish_combine(player.rank.context, std::move(combines[i])));
-    }
-  });
-}
-
-TEST_P(ExchangeTest, SteadyLoadTakesNoMemoryAndCountsEveryRow) {
-  run([](Transport& transport) {
-    const Scenario scenario = make_scenario(7, transport.size());
-    Player<float> player(transport, scenario);
-    const auto step = [&player] {
-      const ExchangePlan plan = player.plan();
-      const Rows received = player.dispatch(plan, player.rows());
-      static_cast<void>(player.combine(plan, player.run_experts(plan, received)));
-      player.rank.arena.reset();
-    };
-    step();
-    step();
-    const auto before = player.rank.metrics.counters();
-    const std::int64_t growths = player.rank.arena.growths();
-    step();
-    auto after = player.rank.metrics.counters();
-    EXPECT_EQ(player.rank.arena.growths(), growths);
-    double moved = 0.0;
-    for (const auto& [name, value] : before) {
-      if (name.starts_with("cartesian_exchange_rows_total")) {
-        EXPECT_EQ(after[name] * 2.0, value * 3.0) << name;
-        moved += after[name] - value;
-      } else {
-        EXPECT_EQ(after[name], value) << name;
-      }
-    }
-    // Each choice is one row there and one row back.
-    std::vector<double> rows{moved};
-    all_reduce_sum(player.rank.context, transport, Team::world(transport), std::span<double>(rows));
-    double choices = 0.0;
-    for (int home = 0; home < transport.size(); ++home) {
-      choices += static_cast<double>(choices_of(scenario, home).size());
-    }
-    EXPECT_EQ(rows[0], 2.0 * choices);
   });
 }
 

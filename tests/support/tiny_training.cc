@@ -45,7 +45,8 @@ class RoutingRecorder {
       std::erase_if(set, [](std::int32_t expert) { return expert < 0; });
       std::ranges::sort(set);
       const std::lock_guard lock(mutex_);
-      ExpertSet& slot = tokens.at(static_cast<std::size_t>(routing.tokens[static_cast<std::size_t>(row)].token));
+      ExpertSet& slot =
+          tokens.at(static_cast<std::size_t>(routing.tokens[static_cast<std::size_t>(row)].token));
       EXPECT_TRUE(slot.empty()) << "a token was routed twice";
       slot = std::move(set);
     }
@@ -208,9 +209,7 @@ TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,
   std::mutex mutex;  // guards `record` but for the experts, which the recorder guards
   with_ranks(setup, [&](ModelRank& rank) {
     std::size_t calls = 0;
-    rank.context().on_route = [&](const RoutedChunk& chunk) {
-      recorder.add(calls++, chunk);
-    };
+    rank.context().on_route = [&](const RoutedChunk& chunk) { recorder.add(calls++, chunk); };
     TrainingStep step(setup.train, rank, data.samples());
     ParameterStore& store = rank.parameters();
     for (std::int64_t i = 0; i < setup.train.steps; ++i) {

@@ -13,15 +13,16 @@
 #include <optional>
 #include <tuple>
 
+#include "base/random.h"
 #include "tests/support/tiny_training.h"
 
 namespace cartesian::test {
 namespace {
 
 constexpr double kTolerance = 1e-5;
-// Terms of a gradient are right to about one part in 70 million (seen where a sum was 1,100 times
-// smaller than its terms); of a sum that is so much smaller kTolerance is still left.
-constexpr double kCancellation = 300;
+// Terms of a gradient are right to three roundings (seen: 1.9e-7 of the terms, in sums 24 times
+// smaller); of a sum that is so much smaller than its terms kTolerance is still left.
+constexpr double kCancellation = 50;
 
 struct Case {
   std::string name;
@@ -36,7 +37,6 @@ struct Case {
   bool twice = false;       ///< run again: the same bits
   bool one_expert = false;  ///< every token to expert 0 of every sub-layer
   std::int64_t sub_layers = 2;
-  std::uint64_t seed = 1;  ///< one that is well conditioned
   std::string routing = "top_k";
   std::int64_t grain_level = 2;
   bool documents = false;  ///< attention stops at document boundaries
@@ -45,6 +45,7 @@ struct Case {
   double jitter = 0;
   bool recompute = false;        ///< on many ranks
   bool shard_optimizer = false;  ///< on many ranks
+  ExchangeOptions exchange = {};
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -213,10 +214,11 @@ class ReferenceObserver {
 };
 
 /// Where the runs are not equal, one sentence each.
-std::vector<std::string> differences(const TrainingRecord& actual, const TrainingRecord& expected) {
+std::vector<std::string> differences(const TrainingRecord& actual, const TrainingRecord& expected,
+                                     double tolerance = kTolerance) {
   std::vector<std::string> found;
   const auto compare = [&](const std::string& what, double a, double e) {
-    if (!(std::abs(a - e) <= kTolerance * std::abs(e))) {
+    if (!(std::abs(a - e) <= tolerance * std::abs(e))) {
       found.push_back(fmt::format("{} is {}, not {}", what, a, e));
     }
   };
@@ -245,7 +247,7 @@ std::vector<std::string> differences(const TrainingRecord& actual, const Trainin
           expected.steps[0].result.gradient_norm);
   for (const auto& [name, values] : expected.steps[0].gradients) {
     const double error = norm_relative_error(actual.steps[0].gradients.at(name), values);
-    if (!(error < kTolerance)) {
+    if (!(error < tolerance)) {
       found.push_back(fmt::format("the gradient of {} is off by {}", name, error));
     }
   }
@@ -254,11 +256,11 @@ std::vector<std::string> differences(const TrainingRecord& actual, const Trainin
 
 /// Changes one weight in sixteen by about a rounding, up or down: as much as another order of sums
 /// changes of the arithmetic.
-void nudge(ParameterStore& store) {
+void nudge(ParameterStore& store, std::uint64_t key) {
   constexpr float kRounding = 0x1p-23F;
   std::uint64_t i = 0;
   for (float& weight : store.weights()) {
-    const std::uint64_t bits = random_bits(1, i++);
+    const std::uint64_t bits = random_bits(key, i++);
     if (bits % 16 == 0) {
       weight *= (bits & 16U) == 0 ? 1 + kRounding : 1 - kRounding;
     }
@@ -268,14 +270,22 @@ void nudge(ParameterStore& store) {
 /// Whether float32 has enough digits for the run to be the same wherever it is rounded: it hardly
 /// changes with its initial weights. Where gradients vanish it does, since of what rounding makes
 /// of them AdamW makes steps as large as of any.
-bool is_steady(const TrainingRecord& record, TrainingSetup setup, const SyntheticData& data) {
-  setup.adjust_weights = [adjust = setup.adjust_weights](ParameterStore& store) {
-    if (adjust) {
-      adjust(store);
+bool is_steady(const TrainingRecord& record, const TrainingSetup& setup,
+               const SyntheticData& data) {
+  constexpr std::uint64_t kNudges = 2;
+  for (std::uint64_t key = 1; key <= kNudges; ++key) {
+    TrainingSetup nudged = setup;
+    nudged.adjust_weights = [&](ParameterStore& store) {
+      if (setup.adjust_weights) {
+        setup.adjust_weights(store);
+      }
+      nudge(store, key);
+    };
+    if (!differences(train(nudged, data), record, kTolerance / 2).empty()) {
+      return false;
     }
-    nudge(store);
-  };
-  return differences(train(setup, data), record).empty();
+  }
+  return true;
 }
 
 void expect_same_bits(const TrainingRecord& a, const TrainingRecord& b) {
@@ -322,17 +332,18 @@ const std::optional<TrainingRecord>& run_of_one_rank(const Case& c, const Traini
 
 TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
   const Case& c = GetParam();
-  for (std::uint64_t seed = c.seed; seed < c.seed + (full() ? 20 : 1); ++seed) {
+  // Which seeds are well conditioned depends on the processor, too.
+  int runs = 0;
+  for (std::uint64_t seed = 1; seed <= 20 && (full() || runs == 0); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     TrainingSetup setup = setup_of(c, seed);
     const SyntheticData data(setup.model.vocab_size, 1000, setup.train.sequence_length, seed,
                              c.documents ? 5 : 0);
     const std::optional<TrainingRecord>& one = run_of_one_rank(c, setup, data);
     if (!one) {
-      ASSERT_NE(seed, c.seed)
-          << "a choice or a gradient hangs on rounding: pick another seed for this case";
       continue;
     }
+    ++runs;
     const TemporaryDirectory directory;
     setup.ranks = c.ranks;
     setup.node_sizes = c.node_sizes;
@@ -340,6 +351,7 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
     setup.chunks = c.chunks;
     setup.recompute = c.recompute;
     setup.shard_optimizer = c.shard_optimizer;
+    setup.exchange = c.exchange;
     setup.placement = c.placement;
     if (c.placement == "file") {
       setup.placement = (directory / "placement.json").string();
@@ -357,6 +369,7 @@ TEST_P(WorldSizeTest, IsTheRunOfOneRank) {
       }
     }
   }
+  EXPECT_GE(runs, full() ? 5 : 1) << "too few seeds do not hang on rounding";
 }
 
 // Equal runs could be equally idle.
@@ -384,7 +397,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "chunks", .ranks = 3, .chunks = 3, .twice = true},
         Case{.name = "micro_batches", .ranks = 2, .micro_batches = 2, .chunks = 3},
         Case{.name = "uneven_experts", .ranks = 3, .experts = 5},
-        Case{.name = "fewer_experts_than_ranks", .ranks = 4, .experts = 3, .seed = 2},
+        Case{.name = "fewer_experts_than_ranks", .ranks = 4, .experts = 3},
         Case{.name = "local", .ranks = 4, .node_sizes = {1, 3}, .placement = "local"},
         Case{.name = "two_nodes", .ranks = 3, .node_sizes = {2, 1}},
         Case{.name = "replicas", .ranks = 3, .experts = 5, .placement = "file"},
@@ -402,12 +415,8 @@ INSTANTIATE_TEST_SUITE_P(
              .chunks = 3,
              .twice = true},
         Case{.name = "one_sequence", .ranks = 3, .batch_sequences = 2, .micro_batches = 2},
-        Case{.name = "one_expert", .ranks = 3, .one_expert = true, .seed = 3},
-        Case{.name = "one_expert_replicas",
-             .ranks = 4,
-             .placement = "file",
-             .one_expert = true,
-             .seed = 3},
+        Case{.name = "one_expert", .ranks = 3, .one_expert = true},
+        Case{.name = "one_expert_replicas", .ranks = 4, .placement = "file", .one_expert = true},
         Case{.name = "documents",
              .ranks = 3,
              .batch_sequences = 7,
@@ -419,10 +428,10 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "conventional", .ranks = 3, .chunks = 3, .sub_layers = 1, .grain_level = 1},
         Case{.name = "fine_grained", .ranks = 3, .chunks = 3, .sub_layers = 1},
         Case{.name = "hash", .ranks = 3, .sub_layers = 1, .routing = "hash", .grain_level = 1},
-        Case{.name = "hash_in_both", .ranks = 2, .chunks = 2, .seed = 2, .routing = "hash"},
+        Case{.name = "hash_in_both", .ranks = 2, .chunks = 2, .routing = "hash"},
         Case{.name = "top_p", .ranks = 3, .sub_layers = 1, .routing = "top_p", .grain_level = 1},
         Case{.name = "z_loss", .ranks = 3, .micro_batches = 2, .z_loss = 0.1},
-        Case{.name = "z_loss_top_p", .ranks = 2, .seed = 2, .routing = "top_p", .z_loss = 0.1},
+        Case{.name = "z_loss_top_p", .ranks = 2, .routing = "top_p", .z_loss = 0.1},
         Case{.name = "balance_bias", .ranks = 3, .micro_batches = 2, .balance_bias = 0.01},
         Case{.name = "jitter", .ranks = 3, .micro_batches = 2, .chunks = 3, .jitter = 0.1},
         Case{.name = "balanced_in_every_way",
@@ -431,7 +440,6 @@ INSTANTIATE_TEST_SUITE_P(
              .placement = "file",
              .chunks = 3,
              .twice = true,
-             .seed = 2,
              .z_loss = 0.1,
              .balance_bias = 0.01,
              .jitter = 0.1,
@@ -445,6 +453,52 @@ INSTANTIATE_TEST_SUITE_P(
              .twice = true,
              .routing = "top_p"}),
     name_of_case);
+
+/// Every flow over nodes, with placements, chunks and systems of all kinds.
+std::vector<Case> flow_cases() {
+  const std::vector<ExchangeOptions> ways{{Flow::flat, PivotBy::gate},
+                                          {Flow::home, PivotBy::gate},
+                                          {Flow::pivot, PivotBy::speculative},
+                                          {Flow::pivot, PivotBy::table},
+                                          {Flow::pivot, PivotBy::gate}};
+  const std::vector<std::vector<std::int64_t>> nodes{{1, 1},       {1, 3}, {2, 2},       {1, 1, 1},
+                                                     {2, 1, 2, 3}, {4, 4}, {1, 1, 1, 1}, {3}};
+  const std::vector<std::string> placements{"linear", "file", "local"};
+  const std::vector<Case> systems{
+      {.name = "cartesian"},
+      {.name = "wide", .experts = 8},
+      {.name = "conventional", .sub_layers = 1, .grain_level = 1},
+      {.name = "fine_grained", .sub_layers = 1},
+      {.name = "hash", .sub_layers = 1, .routing = "hash", .grain_level = 1},
+      {.name = "hash_in_both", .routing = "hash"},
+      {.name = "top_p", .sub_layers = 1, .routing = "top_p", .grain_level = 1},
+      {.name = "top_p_in_both", .routing = "top_p"},
+      {.name = "jitter", .micro_batches = 2, .jitter = 0.1},
+      {.name = "z_loss", .micro_batches = 2, .z_loss = 0.1},
+      {.name = "one_expert", .one_expert = true},
+      {.name = "few_tokens", .batch_sequences = 2}};
+  std::vector<Case> cases;
+  const std::uint64_t key = random_key(1, "flow cases");
+  std::uint64_t next = 0;
+  const auto below = [&](std::size_t count) { return random_bits(key, next++) % count; };
+  for (const ExchangeOptions& way : ways) {
+    for (const Case& system : systems) {
+      Case c = system;
+      c.exchange = way;
+      c.node_sizes = nodes[below(nodes.size())];
+      c.ranks = static_cast<int>(std::accumulate(c.node_sizes.begin(), c.node_sizes.end(), 0L));
+      c.placement = placements[below(placements.size())];
+      c.chunks = std::vector{1, 3, 4}[below(3)];
+      c.recompute = below(4) == 0;
+      c.twice = below(4) == 0;
+      c.name = fmt::format("{}_{}_{}", name_of(way.flow), static_cast<int>(way.pivot), c.name);
+      cases.push_back(std::move(c));
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Flows, WorldSizeTest, testing::ValuesIn(flow_cases()), name_of_case);
 
 }  // namespace
 }  // namespace cartesian::test
