@@ -79,7 +79,7 @@ struct ParallelConfig {
 };
 
 struct ExchangeConfig {
-  std::string flow = "pivot";         ///< "flat", "home" or "pivot"
+  std::string flow = "auto";          ///< "flat", "home", "pivot", or see flow_choice.h
   std::string pivot = "speculative";  ///< what pivots are chosen by, see PivotBy
   std::int64_t chunks = 1;  ///< parts of a rank's tokens that go through a MoE layer as a pipeline
 };

@@ -185,7 +185,7 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
   add({"exchange.flow",
        &config.exchange.flow,
        0,
-       {"flat", "home", "pivot"},
+       {"auto", "flat", "home", "pivot"},
        "how tokens travel between nodes"});
   add({"exchange.pivot",
        &config.exchange.pivot,

@@ -1,5 +1,6 @@
 #include "runtime/model/model_rank.h"
 
+#include <fmt/format.h>
 #include <omp.h>
 
 #include "base/error.h"
@@ -32,15 +33,6 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
   omp_set_num_threads(options.threads);
 }
 
-ExchangeOptions exchange_options(const ExchangeConfig& config) {
-  const std::optional<Flow> flow = parse_flow(config.flow);
-  check(flow.has_value(), "the configuration names a flow");
-  return {.flow = *flow,
-          .pivot = config.pivot == "table"  ? PivotBy::table
-                   : config.pivot == "gate" ? PivotBy::gate
-                                            : PivotBy::speculative};
-}
-
 Placement make_placement(FileSystem& files, const ModelConfig& model,
                          const ParallelConfig& parallel, const Topology& topology) {
   const PlacementShape shape{
@@ -52,7 +44,16 @@ Placement make_placement(FileSystem& files, const ModelConfig& model,
     return Placement::local(shape, topology);
   }
   if (parallel.placement != "linear") {
-    return Placement::load(files, parallel.placement, shape);
+    Placement placement = Placement::load(files, parallel.placement, shape);
+    if (topology.nodes() == 1) {
+      return placement.without_pivot_scores();
+    }
+    if (placement.score_nodes() > 0 && placement.score_nodes() != topology.nodes()) {
+      throw ConfigError(
+          fmt::format("{} has pivot scores of {} nodes, but this job has {}: plan for its topology",
+                      parallel.placement, placement.score_nodes(), topology.nodes()));
+    }
+    return placement;
   }
   if (parallel.expert_ranks > topology.ranks()) {
     throw ConfigError("parallel.expert_ranks = " + std::to_string(parallel.expert_ranks) +

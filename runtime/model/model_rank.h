@@ -55,9 +55,6 @@ class ModelRank {
   LanguageModel model_;
 };
 
-/// The flow and pivots that a configuration asks for.
-ExchangeOptions exchange_options(const ExchangeConfig& config);
-
 /// The placement that a configuration asks for ("linear", "local" or a file). Throws as
 /// Placement::load() does.
 Placement make_placement(FileSystem& files, const ModelConfig& model,

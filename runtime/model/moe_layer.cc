@@ -8,29 +8,25 @@ namespace cartesian {
 
 namespace {
 
-/// Rows of chunk `index` of `count`: as even as can be, some perhaps empty. Undefined if `rows` is.
-Tensor chunk_rows(const Tensor& rows, std::size_t index, std::size_t count) {
-  if (!rows.defined()) {
-    return rows;
-  }
-  const auto bound = [&](std::size_t i) {
-    return rows.rows() * static_cast<std::int64_t>(i) / static_cast<std::int64_t>(count);
-  };
-  return rows.slice(bound(index), bound(index + 1) - bound(index));
+/// The first row of chunk `index` of `count`: they are as even as can be, some perhaps empty.
+std::int64_t chunk_bound(std::int64_t rows, std::size_t index, std::size_t count) {
+  return rows * static_cast<std::int64_t>(index) / static_cast<std::int64_t>(count);
 }
 
-/// Of each chunk of this rank's tokens.
-std::vector<std::vector<SourceToken>> home_tokens(const MoeLayer::Input& input, int rank,
-                                                  std::size_t chunks) {
-  std::vector<std::vector<SourceToken>> tokens(chunks);
-  std::int64_t row = 0;
-  for (std::size_t c = 0; c < chunks; ++c) {
-    const std::int64_t count = chunk_rows(input.x, c, chunks).rows();
-    for (const std::int64_t end = row + count; row < end; ++row) {
-      tokens[c].push_back({.token = static_cast<std::int32_t>(input.first_token + row),
-                           .home = rank,
-                           .tag = input.ids.defined() ? input.ids.data<std::int32_t>()[row] : 0});
-    }
+Tensor chunk_rows(const Tensor& rows, std::size_t index, std::size_t count) {
+  const std::int64_t first = chunk_bound(rows.rows(), index, count);
+  return rows.slice(first, chunk_bound(rows.rows(), index + 1, count) - first);
+}
+
+/// Of a chunk of this rank's tokens.
+std::vector<SourceToken> home_tokens(const MoeLayer::Input& input, int rank, std::size_t index,
+                                     std::size_t count) {
+  const std::int64_t first = chunk_bound(input.x.rows(), index, count);
+  std::vector<SourceToken> tokens;
+  for (std::int64_t row = first; row < chunk_bound(input.x.rows(), index + 1, count); ++row) {
+    tokens.push_back({.token = static_cast<std::int32_t>(input.first_token + row),
+                      .home = rank,
+                      .tag = input.ids.defined() ? input.ids.data<std::int32_t>()[row] : 0});
   }
   return tokens;
 }
@@ -58,6 +54,30 @@ Tensor hash_logits(RankContext& rank, const Tensor& table, std::span<const Sourc
   return logits;
 }
 
+/// Calls run(stage, chunk) for every stage of every chunk, each chunk kLag stages behind the one
+/// before it: while rows of one travel, others compute. The same order on every rank.
+template <class Run>
+void pipeline(std::size_t stages, std::size_t chunks, const Run& run) {
+  constexpr std::size_t kLag = 2;
+  for (std::size_t time = 0; time < stages + kLag * (chunks - 1); ++time) {
+    for (std::size_t chunk = 0; chunk < chunks && kLag * chunk <= time; ++chunk) {
+      const std::size_t stage = time - kLag * chunk;
+      if (stage < stages) {
+        run(stage, chunk);
+      }
+    }
+  }
+}
+
+/// A chunk on its way forward.
+struct Passing {
+  std::vector<SourceToken> home_tokens;
+  std::vector<SourceToken> pivot_tokens;
+  Tensor speculative;     ///< what B is expected to choose; may be undefined
+  SubLayer::Input input;  ///< of the sub-layer that it is in
+  Tensor output;          ///< likewise
+};
+
 }  // namespace
 
 MoeLayer::MoeLayer(ParameterStore& store, const ModelConfig& config, int block, int layer) {
@@ -82,63 +102,60 @@ void MoeLayer::pack(const Context& context, DType dtype) {
 void MoeLayer::forward(RankContext& rank, const Input& input, const Tensor& out, Saved& saved,
                        std::span<RouterLoad> loads) const {
   const auto count = static_cast<std::size_t>(rank.chunks);
-  const auto homes = home_tokens(input, rank.exchange.rank(), count);
+  const bool expects = sub_layers_.size() == 2 &&
+                       (rank.exchange.wants_expected() || (rank.speculate && rank.on_route));
   saved.chunks.resize(sub_layers_.size());
-  std::vector<SubLayer::Input> inputs(count);
-  for (std::size_t c = 0; c < count; ++c) {
-    inputs[c] = {.x = chunk_rows(input.x, c, count),
-                 .hash_logits = hash_logits(rank, input.hash_table, homes[c]),
-                 .tokens = homes[c],
-                 .first_home_token = homes[c].empty() ? 0 : homes[c].front().token,
-                 .home_tokens = static_cast<std::int64_t>(homes[c].size())};
-  }
-  std::vector<Tensor> speculative(count);
-  if (sub_layers_.size() == 2 &&
-      (rank.exchange.wants_expected() || (rank.speculate && rank.on_route))) {
-    for (std::size_t c = 0; c < count; ++c) {
-      speculative[c] = sub_layers_[1].speculate(rank, inputs[c]);
-    }
-  }
-  std::vector<std::vector<SourceToken>> tokens(count);
-  for (std::size_t s = 0; s < sub_layers_.size(); ++s) {
-    const SubLayer& sub_layer = sub_layers_[s];
-    const bool last = s + 1 == sub_layers_.size();
-    Chunks& chunks = saved.chunks[s];
+  for (Chunks& chunks : saved.chunks) {
     chunks.resize(count);
-    for (std::size_t c = 0; c < count; ++c) {
-      inputs[c].expected = last ? Tensor() : speculative[c];
-      sub_layer.route(rank, inputs[c], chunks[c], loads[s]);
-    }
-    for (SubLayer::Chunk& chunk : chunks) {
-      sub_layer.send(rank, chunk);
-    }
-    for (SubLayer::Chunk& chunk : chunks) {
-      sub_layer.hand_out(rank, chunk);
-    }
-    std::vector<Tensor> results(count);
-    for (std::size_t c = 0; c < count; ++c) {
-      results[c] = last ? chunk_rows(out, c, count)
-                        : rank.activations.tensor(rank.dtype, {chunks[c].plan.targets, out.cols()});
-      sub_layer.compute(rank, chunks[c], results[c]);
-      if (rank.on_route) {
-        observe(rank, saved, s, c, {.tokens = homes[c], .speculative = speculative[c]});
-      }
-    }
-    for (SubLayer::Chunk& chunk : chunks) {
-      sub_layer.collect(rank, chunk);
-    }
-    for (std::size_t c = 0; c < count; ++c) {
-      sub_layer.gather(rank, chunks[c], results[c]);
-    }
-    for (std::size_t c = 0; c < count && !last; ++c) {
-      inputs[c].x = results[c];
-      if (chunks[c].plan.to_pivots) {
-        tokens[c] = pivot_tokens(chunks[c].plan);
-        inputs[c].tokens = tokens[c];
-        inputs[c].hash_logits = hash_logits(rank, input.hash_table, tokens[c]);
-      }
+  }
+  std::vector<Passing> passing(count);
+  for (std::size_t c = 0; c < count; ++c) {
+    Passing& p = passing[c];
+    p.home_tokens = home_tokens(input, rank.exchange.rank(), c, count);
+    p.input = {.x = chunk_rows(input.x, c, count),
+               .hash_logits = hash_logits(rank, input.hash_table, p.home_tokens),
+               .tokens = p.home_tokens,
+               .expected = {},
+               .first_home_token = p.home_tokens.empty() ? 0 : p.home_tokens.front().token,
+               .home_tokens = static_cast<std::int64_t>(p.home_tokens.size())};
+    if (expects) {
+      p.speculative = sub_layers_[1].speculate(rank, p.input);
     }
   }
+  pipeline(SubLayer::kStages * sub_layers_.size(), count, [&](std::size_t stage, std::size_t c) {
+    const std::size_t s = stage / SubLayer::kStages;
+    const SubLayer& sub_layer = sub_layers_[s];
+    SubLayer::Chunk& chunk = saved.chunks[s][c];
+    Passing& p = passing[c];
+    const bool last = s + 1 == sub_layers_.size();
+    switch (stage % SubLayer::kStages) {
+      case 0:
+        p.input.expected = last ? Tensor() : p.speculative;
+        return sub_layer.route(rank, p.input, chunk, loads[s]);
+      case 1:
+        return sub_layer.send(rank, chunk);
+      case 2:
+        return sub_layer.hand_out(rank, chunk);
+      case 3:
+        p.output = last ? chunk_rows(out, c, count)
+                        : rank.activations.tensor(rank.dtype, {chunk.plan.targets, out.cols()});
+        sub_layer.compute(rank, chunk, p.output);
+        if (rank.on_route) {
+          observe(rank, saved, s, c, {.tokens = p.home_tokens, .speculative = p.speculative});
+        }
+        return;
+      case 4:
+        return sub_layer.collect(rank, chunk);
+      default:
+        sub_layer.gather(rank, chunk, p.output);
+        p.input.x = p.output;
+        if (chunk.plan.to_pivots) {
+          p.pivot_tokens = pivot_tokens(chunk.plan);
+          p.input.tokens = p.pivot_tokens;
+          p.input.hash_logits = hash_logits(rank, input.hash_table, p.pivot_tokens);
+        }
+    }
+  });
 }
 
 void MoeLayer::observe(RankContext& rank, const Saved& saved, std::size_t sub_layer, std::size_t c,
@@ -161,34 +178,33 @@ void MoeLayer::observe(RankContext& rank, const Saved& saved, std::size_t sub_la
 void MoeLayer::backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability,
                         const Tensor& dx) const {
   const std::size_t count = saved.chunks.front().size();
-  std::vector<Tensor> doutputs(count);
+  std::vector<Tensor> gradients(count);  // of the output of the sub-layer that a chunk is in
   for (std::size_t c = 0; c < count; ++c) {
-    doutputs[c] = chunk_rows(dx, c, count);
+    gradients[c] = chunk_rows(dx, c, count);
   }
-  for (std::size_t s = sub_layers_.size(); s-- > 0;) {
+  constexpr std::size_t kStages = SubLayer::kGradientStages;
+  pipeline(kStages * sub_layers_.size(), count, [&](std::size_t stage, std::size_t c) {
+    const std::size_t s = sub_layers_.size() - 1 - stage / kStages;
     const SubLayer& sub_layer = sub_layers_[s];
-    Chunks& chunks = saved.chunks[s];
-    for (std::size_t c = 0; c < count; ++c) {
-      sub_layer.scatter_gradients(rank, chunks[c], doutputs[c]);
+    SubLayer::Chunk& chunk = saved.chunks[s][c];
+    switch (stage % kStages) {
+      case 0:
+        return sub_layer.scatter_gradients(rank, chunk, gradients[c]);
+      case 1:
+        return sub_layer.hand_out_gradients(rank, chunk);
+      case 2:
+        return sub_layer.compute_gradients(rank, chunk);
+      case 3:
+        return sub_layer.collect_gradients(rank, chunk);
+      default:
+        // B's sources may be other ranks' tokens; A's are this rank's, and so is the result.
+        const bool away = s > 0 && chunk.plan.finds_targets;
+        const Tensor dinput =
+            away ? rank.activations.tensor(rank.dtype, chunk.h.shape()) : chunk_rows(dx, c, count);
+        sub_layer.gather_gradients(rank, chunk, dprobability[s], dinput);
+        gradients[c] = dinput;
     }
-    for (SubLayer::Chunk& chunk : chunks) {
-      sub_layer.hand_out_gradients(rank, chunk);
-    }
-    for (SubLayer::Chunk& chunk : chunks) {
-      sub_layer.compute_gradients(rank, chunk);
-    }
-    for (SubLayer::Chunk& chunk : chunks) {
-      sub_layer.collect_gradients(rank, chunk);
-    }
-    for (std::size_t c = 0; c < count; ++c) {
-      // B's sources may be other ranks' tokens; A's are this rank's, and so is the result.
-      const bool away = s > 0 && chunks[c].plan.finds_targets;
-      const Tensor dinput = away ? rank.activations.tensor(rank.dtype, chunks[c].h.shape())
-                                 : chunk_rows(dx, c, count);
-      sub_layer.gather_gradients(rank, chunks[c], dprobability[s], dinput);
-      doutputs[c] = dinput;
-    }
-  }
+  });
 }
 
 float MoeLayer::move_biases(std::span<const RouterLoad> loads,

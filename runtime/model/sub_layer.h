@@ -85,6 +85,9 @@ class SubLayer {
   /// What route() would choose for `input.x`, [sources, k] in the arena of activations; nothing is
   /// sent, counted or saved.
   Tensor speculate(RankContext& rank, const Input& input) const;
+  /// Stages of forward, then those of backward, in order.
+  static constexpr std::size_t kStages = 6;
+  static constexpr std::size_t kGradientStages = 5;
   void route(RankContext& rank, const Input& input, Chunk& chunk, RouterLoad& load) const;
   void send(RankContext& rank, Chunk& chunk) const;
   /// Afterwards chunk.plan.targets is known.

@@ -11,6 +11,7 @@
 #include "comm/collectives.h"
 #include "runtime/checkpoint/checkpoint_reader.h"
 #include "runtime/data/tokenizer.h"
+#include "runtime/model/flow_choice.h"
 #include "runtime/model/model_memory.h"
 #include "runtime/report/report.h"
 #include "runtime/train/environment.h"
@@ -82,7 +83,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .chunks = static_cast<int>(config_.exchange.chunks),
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
       .recompute = config_.train.recompute == "block",
-      .exchange = exchange_options(config_.exchange),
+      .exchange = exchange_options(config_.exchange, config_.model, placement_, topology_),
       .shard_optimizer = config_.parallel.shard_optimizer};
   rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);

@@ -95,7 +95,7 @@ TEST(ConfigTest, IllTypedValuesNameFileAndLine) {
   expect_value_refused("parallel.node_sizes", "4", "must be a list of integers");
   expect_value_refused("parallel.node_sizes", "[1, 2.5]", "must be an integer");
   expect_value_refused("train.dtype", "\"float16\"", "must be one of float32, bfloat16");
-  expect_value_refused("exchange.flow", "\"round\"", "must be one of flat, home, pivot");
+  expect_value_refused("exchange.flow", "\"round\"", "must be one of auto, flat, home, pivot");
 }
 
 TEST(ConfigTest, Ranges) {
