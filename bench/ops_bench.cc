@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/index.h"
 #include "base/random.h"
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
@@ -19,9 +20,9 @@
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/mix.h"
-#include "kernels/permute.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "kernels/rows.h"
 #include "kernels/top_k.h"
 
 namespace cartesian {
@@ -149,19 +150,26 @@ void bench_row_ops(Bench& b, const Settings& s, DType dtype) {
   const Tensor weight = b.random(DType::f32, {s.hidden});
   const Tensor dweight = b.random(DType::f32, {s.hidden});
   const Tensor inv_rms = b.random(DType::f32, {s.tokens});
-  const Tensor source = b.data().tensor(DType::i32, {2 * s.tokens});
-  const Tensor positions = b.data().tensor(DType::i32, {s.tokens, 2});
-  const std::vector<std::int32_t> sorted = b.pairs_by_expert(s.tokens);
-  for (std::size_t row = 0; row < sorted.size(); ++row) {
-    source.data<std::int32_t>()[row] = sorted[row] / 2;
-    positions.data<std::int32_t>()[sorted[row]] = static_cast<std::int32_t>(row);
+  // What an exchange sends, and sums when it is back.
+  const std::vector<const std::byte*> rows_of_x = row_sources(x);
+  const std::vector<const std::byte*> rows_of_pairs = row_sources(pairs);
+  std::vector<const std::byte*> sent;
+  std::vector<const std::byte*> terms(rows_of_pairs.size());
+  for (const std::int32_t pair : b.pairs_by_expert(s.tokens)) {
+    terms[as_index(pair)] = rows_of_pairs[sent.size()];
+    sent.push_back(rows_of_x[as_index(pair / 2)]);
   }
-  const Tensor gates = b.random(DType::f32, {s.tokens, 2});
+  std::vector<std::int64_t> begins;
+  for (std::int64_t t = 0; t <= s.tokens; ++t) {
+    begins.push_back(2 * t);
+  }
+  const std::vector<std::byte*> to_pairs = row_targets(pairs);
+  const std::vector<std::byte*> to_x = row_targets(x);
   b.memory_op("add" + suffix, bytes_of({x, y, z}), [&] { add(c, x, y, z); });
-  b.memory_op("permute_rows" + suffix, 2 * bytes_of({pairs}),
-              [&] { permute_rows(c, x, source, pairs); });
-  b.memory_op("unpermute_rows, 2 weights" + suffix, bytes_of({pairs, x}),
-              [&] { unpermute_rows(c, pairs, positions, gates, x); });
+  b.memory_op("copy_rows" + suffix, 2 * bytes_of({pairs}),
+              [&] { copy_rows(c, sent, to_pairs, as_index(s.hidden) * size_of(dtype)); });
+  b.memory_op("sum_rows, 2 terms" + suffix, bytes_of({pairs, x}),
+              [&] { sum_rows(c, dtype, s.hidden, begins, terms, to_x); });
   b.memory_op("rms_norm_forward" + suffix, bytes_of({x, y}),
               [&] { rms_norm_forward(c, x, weight, 1e-6F, y, inv_rms); });
   b.memory_op("rms_norm_backward" + suffix, bytes_of({x, y, z, z}),

@@ -4,32 +4,33 @@
 // defines the cuda functions: they throw ConfigError.
 
 #include "base/context.h"
+#include "kernels/rows.h"
 
 namespace cartesian {
 
 namespace cpu {
 
-void permute_rows(const Context& context, const Tensor& x, const Tensor& source, const Tensor& y);
-void unpermute_rows(const Context& context, const Tensor& y, const Tensor& positions,
-                    const Tensor& weights, const Tensor& out);
 void rms_norm_forward(const Context& context, const Tensor& x, const Tensor& weight, float eps,
                       const Tensor& y, const Tensor& inv_rms);
 void rms_norm_backward(const Context& context, const Tensor& x, const Tensor& weight,
                        const Tensor& inv_rms, const Tensor& dy, const Tensor& dx,
                        const Tensor& dweight);
+void copy_rows(const Context& context, RowSources from, RowTargets to, std::size_t row_bytes);
+void sum_rows(const Context& context, DType dtype, std::int64_t cols,
+              std::span<const std::int64_t> begins, RowSources terms, RowTargets to);
 
 }  // namespace cpu
 
 namespace cuda {
 
-void permute_rows(const Context& context, const Tensor& x, const Tensor& source, const Tensor& y);
-void unpermute_rows(const Context& context, const Tensor& y, const Tensor& positions,
-                    const Tensor& weights, const Tensor& out);
 void rms_norm_forward(const Context& context, const Tensor& x, const Tensor& weight, float eps,
                       const Tensor& y, const Tensor& inv_rms);
 void rms_norm_backward(const Context& context, const Tensor& x, const Tensor& weight,
                        const Tensor& inv_rms, const Tensor& dy, const Tensor& dx,
                        const Tensor& dweight);
+void copy_rows(const Context& context, RowSources from, RowTargets to, std::size_t row_bytes);
+void sum_rows(const Context& context, DType dtype, std::int64_t cols,
+              std::span<const std::int64_t> begins, RowSources terms, RowTargets to);
 
 }  // namespace cuda
 

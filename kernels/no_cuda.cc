@@ -24,14 +24,6 @@ void cuda_copy(const Context& /*context*/, const Tensor& /*from*/, const Tensor&
 
 namespace cuda {
 
-void permute_rows(const Context& /*context*/, const Tensor& /*x*/, const Tensor& /*source*/,
-                  const Tensor& /*y*/) {
-  refuse();
-}
-void unpermute_rows(const Context& /*context*/, const Tensor& /*y*/, const Tensor& /*positions*/,
-                    const Tensor& /*weights*/, const Tensor& /*out*/) {
-  refuse();
-}
 void rms_norm_forward(const Context& /*context*/, const Tensor& /*x*/, const Tensor& /*weight*/,
                       float /*eps*/, const Tensor& /*y*/, const Tensor& /*inv_rms*/) {
   refuse();
@@ -39,6 +31,14 @@ void rms_norm_forward(const Context& /*context*/, const Tensor& /*x*/, const Ten
 void rms_norm_backward(const Context& /*context*/, const Tensor& /*x*/, const Tensor& /*weight*/,
                        const Tensor& /*inv_rms*/, const Tensor& /*dy*/, const Tensor& /*dx*/,
                        const Tensor& /*dweight*/) {
+  refuse();
+}
+void copy_rows(const Context& /*context*/, RowSources /*from*/, RowTargets /*to*/,
+               std::size_t /*row_bytes*/) {
+  refuse();
+}
+void sum_rows(const Context& /*context*/, DType /*dtype*/, std::int64_t /*cols*/,
+              std::span<const std::int64_t> /*begins*/, RowSources /*terms*/, RowTargets /*to*/) {
   refuse();
 }
 

@@ -1,48 +1,12 @@
 #include "kernels/rows.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 #include "base/index.h"
-#include "kernels/dispatch.h"
-#include "kernels/parallel.h"
+#include "kernels/backends.h"
 
 namespace cartesian {
-
-namespace {
-
-// Columns summed at once: the float32 sums stay in the first-level cache.
-constexpr std::int64_t kColumns = 1024;
-
-template <class T>
-void sum_row(RowSources terms, std::int64_t cols, std::byte* to) {
-  alignas(64) float sums[kColumns];
-  for (std::int64_t begin = 0; begin < cols; begin += kColumns) {
-    const std::int64_t columns = std::min(kColumns, cols - begin);
-    for (std::size_t term = 0; term < terms.size(); ++term) {
-      const T* row = reinterpret_cast<const T*>(terms[term]) + begin;
-      if (term == 0) {
-#pragma omp simd
-        for (std::int64_t c = 0; c < columns; ++c) {
-          sums[c] = to_float(row[c]);
-        }
-      } else {
-#pragma omp simd
-        for (std::int64_t c = 0; c < columns; ++c) {
-          sums[c] += to_float(row[c]);
-        }
-      }
-    }
-    T* out = reinterpret_cast<T*>(to) + begin;
-#pragma omp simd
-    for (std::int64_t c = 0; c < columns; ++c) {
-      out[c] = from_float<T>(sums[c]);
-    }
-  }
-}
-
-}  // namespace
 
 std::vector<std::byte*> row_targets(const Tensor& rows) {
   std::vector<std::byte*> addresses(as_index(rows.rows()));
@@ -59,48 +23,34 @@ std::vector<const std::byte*> row_sources(const Tensor& rows) {
 }
 
 void copy_rows(const Context& context, RowSources from, RowTargets to, std::size_t row_bytes) {
-  check_cpu(context, "copy_rows");
   check(from.size() == to.size(), "copy_rows needs a source for every row");
-  parallel_blocks(context, static_cast<std::int64_t>(to.size()),
-                  rows_per_block(static_cast<std::int64_t>(row_bytes / sizeof(float))),
-                  [&](std::int64_t begin, std::int64_t end) {
-                    for (std::size_t i = as_index(begin); i < as_index(end); ++i) {
-                      if (to[i] == nullptr || to[i] == from[i]) {
-                        continue;
-                      }
-                      if (from[i] == nullptr) {
-                        std::memset(to[i], 0, row_bytes);
-                      } else {
-                        std::memcpy(to[i], from[i], row_bytes);
-                      }
-                    }
-                  });
+  if (to.empty() || row_bytes == 0) {
+    return;
+  }
+  switch (context.device) {
+    case Device::cpu:
+      return cpu::copy_rows(context, from, to, row_bytes);
+    case Device::cuda:
+      return cuda::copy_rows(context, from, to, row_bytes);
+  }
 }
 
 void sum_rows(const Context& context, DType dtype, std::int64_t cols,
               std::span<const std::int64_t> begins, RowSources terms, RowTargets to) {
-  check_cpu(context, "sum_rows");
+  check(dtype == DType::f32 || dtype == DType::bf16, "sum_rows needs float32 or bfloat16 rows");
   check(begins.size() == to.size() + 1, "sum_rows needs the bounds of every row's terms");
-  const std::size_t row_bytes = as_index(cols) * size_of(dtype);
-  dispatch_float(dtype, [&]<class T>(T) {
-    parallel_blocks(context, static_cast<std::int64_t>(to.size()), rows_per_block(cols),
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::size_t i = as_index(begin); i < as_index(end); ++i) {
-                        const RowSources of_row =
-                            terms.subspan(as_index(begins[i]), as_index(begins[i + 1] - begins[i]));
-                        if (to[i] == nullptr || (of_row.size() == 1 && of_row[0] == to[i])) {
-                          continue;
-                        }
-                        if (of_row.empty()) {
-                          std::memset(to[i], 0, row_bytes);
-                        } else if (of_row.size() == 1) {
-                          std::memcpy(to[i], of_row[0], row_bytes);
-                        } else {
-                          sum_row<T>(of_row, cols, to[i]);
-                        }
-                      }
-                    });
-  });
+  check(begins.front() >= 0 && std::ranges::is_sorted(begins) &&
+            as_index(begins.back()) <= terms.size(),
+        "sum_rows needs bounds within the terms, in order");
+  if (to.empty() || cols == 0) {
+    return;
+  }
+  switch (context.device) {
+    case Device::cpu:
+      return cpu::sum_rows(context, dtype, cols, begins, terms, to);
+    case Device::cuda:
+      return cuda::sum_rows(context, dtype, cols, begins, terms, to);
+  }
 }
 
 }  // namespace cartesian

@@ -1,6 +1,7 @@
 #pragma once
 // Rows wherever they lie: what an exchange copies and sums between tensors and message buffers.
-// CPU.
+// CPU and CUDA: rows are in the context's device's memory, lists of them in the host's, needed
+// until the call returns.
 
 #include <cstddef>
 #include <cstdint>
@@ -24,8 +25,8 @@ std::vector<const std::byte*> row_sources(const Tensor& rows);
 void copy_rows(const Context& context, RowSources from, RowTargets to, std::size_t row_bytes);
 
 /// *to[i] = sum of *terms[j], begins[i] <= j < begins[i + 1], in that order, accumulated in
-/// float32; zeros without terms; nothing where to[i] is null. A row may be among its own terms, and
-/// not among others'. float32 or bfloat16.
+/// float32 and rounded once; zeros without terms; nothing where to[i] is null. No term is null. A
+/// row may be among its own terms, and not among others'. float32 or bfloat16.
 void sum_rows(const Context& context, DType dtype, std::int64_t cols,
               std::span<const std::int64_t> begins, RowSources terms, RowTargets to);
 
