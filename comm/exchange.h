@@ -9,9 +9,11 @@
 //   forward    plan, spread, hand_out, [experts], collect, return
 //   backward   spread_gradients, hand_out, [experts], collect, return_gradients
 //
-// Counts what is sent, cartesian_exchange_rows_total{scope="self|intra|inter"}, and growths of the
-// staging memory, cartesian_exchange_staging_growths_total. Thread-safety: one exchange belongs to
-// one rank's compute thread. Errors: CommError, as Transport's.
+// Counts what is sent, cartesian_exchange_rows_total{scope="self|intra|inter"}; growths of the
+// staging memory, cartesian_exchange_staging_growths_total; and in the pivot flow tokens at their
+// pivots, cartesian_exchange_pivots_total, those that are away from home, ..._pivots_away_total,
+// and those with an expert of B on the pivot's node, ..._pivot_hits_total. Thread-safety: one
+// exchange belongs to one rank's compute thread. Errors: CommError, as Transport's.
 
 #include <memory>
 #include <optional>

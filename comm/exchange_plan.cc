@@ -105,6 +105,21 @@ class Router {
     }
   }
 
+  /// Tokens whose target is another rank, and those with an expert on this node.
+  std::int64_t count_away() const {
+    return static_cast<std::int64_t>(targets_.size()) -
+           std::ranges::count(targets_, std::int32_t{me_});
+  }
+  std::int64_t count_hosted() const {
+    std::int64_t hosted = 0;
+    for (std::size_t t = 0; t < targets_.size(); ++t) {
+      hosted += std::ranges::any_of(std::span(ranks_).subspan(t * k_, k_), [&](std::int32_t rank) {
+        return rank >= 0 && topology_.node(rank) == topology_.node(me_);
+      });
+    }
+    return hosted;
+  }
+
   RailToken rail_token(std::size_t t, int rail) const {
     return {.source = routing_.tokens[t],
             .target = targets_[t],
@@ -170,6 +185,10 @@ class Router {
   std::vector<std::int32_t> finishers_;  // [tokens]
 };
 
+void count(const Context& context, const char* name, std::int64_t tokens) {
+  context.metrics.counter(name).add(static_cast<double>(tokens));
+}
+
 /// Sorts the visits of other ranks by rail, and puts them and this rank's own into the plan.
 void list_rails(const Router& router, std::span<const Way> ways, std::span<const Visit> visits,
                 int me, int ranks, ExchangePlan& plan) {
@@ -232,10 +251,39 @@ class Counts {
     return as_index(2 + 2 * (flow_ == Flow::flat ? 0 : topology_.local_index(rail)));
   }
 
+  bool flat() const { return flow_ == Flow::flat; }
+
  private:
   Flow flow_;
   const Topology& topology_;
 };
+
+/// Fills in what every rank is told.
+void count_for_ranks(const Counts& counts, std::span<const Way> ways, std::span<const Visit> visits,
+                     int ranks, PlanTransfer& transfer) {
+  const ExchangePlan& plan = transfer.plan;
+  std::vector<std::int64_t> widths;
+  for (int rank = 0; rank < ranks; ++rank) {
+    widths.push_back(counts.width(rank));
+  }
+  transfer.begins_sent = begins_of(widths);
+  transfer.sent.resize(as_index(transfer.begins_sent.back()));
+  for (int rank = 0; rank < ranks; ++rank) {
+    const std::size_t at = as_index(transfer.begins_sent[as_index(rank)]);
+    transfer.sent[at] = plan.to_rails.sent[as_index(rank)];
+    transfer.sent[at + 1] = plan.choices_to[as_index(rank)];
+  }
+  for (const Visit& visit : visits) {
+    for (std::int64_t i = visit.first; i < visit.first + visit.count; ++i) {
+      const std::int32_t rank = ways[as_index(i)].rank;
+      const std::size_t at =
+          as_index(transfer.begins_sent[as_index(rank)]) + counts.records_of(visit.rail);
+      const bool begins = counts.flat() || i == visit.first || ways[as_index(i - 1)].rank != rank;
+      transfer.sent[at] += begins ? 1 : 0;
+      ++transfer.sent[at + 1];
+    }
+  }
+}
 
 }  // namespace
 
@@ -269,42 +317,26 @@ TransferPtr Exchange::begin_plan(const Context& context, const TokenRouting& rou
 
   Router router(routing, options_, flow, me, unscored_ ? *unscored_ : placement_, topology_);
   router.choose(context);
+  if (flow == Flow::pivot && routing.group == 0) {
+    count(context, "cartesian_exchange_pivots_away_total", router.count_away());
+  } else if (flow == Flow::pivot) {
+    count(context, "cartesian_exchange_pivots_total", plan.sources);
+    count(context, "cartesian_exchange_pivot_hits_total", router.count_hosted());
+  }
   std::vector<Way> ways;
   std::vector<Visit> visits;
   router.list_visits(ways, visits);
   list_rails(router, ways, visits, me, ranks, plan);
 
   const Counts counts(flow, topology_);
-  std::vector<std::int64_t> widths;
-  for (int rank = 0; rank < ranks; ++rank) {
-    widths.push_back(counts.width(rank));
-  }
-  transfer->begins_sent = begins_of(widths);
-  transfer->sent.resize(as_index(transfer->begins_sent.back()));
-  for (int rank = 0; rank < ranks; ++rank) {
-    const std::size_t at = as_index(transfer->begins_sent[as_index(rank)]);
-    transfer->sent[at] = plan.to_rails.sent[as_index(rank)];
-    transfer->sent[at + 1] = plan.choices_to[as_index(rank)];
-  }
-  for (const Visit& visit : visits) {
-    for (std::int64_t i = visit.first; i < visit.first + visit.count; ++i) {
-      const Way& way = ways[as_index(i)];
-      const std::size_t at =
-          as_index(transfer->begins_sent[as_index(way.rank)]) + counts.records_of(visit.rail);
-      const bool begins =
-          flow == Flow::flat || i == visit.first || ways[as_index(i - 1)].rank != way.rank;
-      transfer->sent[at] += begins ? 1 : 0;
-      ++transfer->sent[at + 1];
-    }
-  }
-
+  count_for_ranks(counts, ways, visits, ranks, *transfer);
   transfer->width = counts.width(me);
   transfer->received.resize(as_index(transfer->width * ranks));
   MessageGroup group{{"plan", plan.block}, {}, {}};
   for (int rank = 0; rank < ranks; ++rank) {
-    const auto to = std::span<const std::int64_t>(transfer->sent)
-                        .subspan(as_index(transfer->begins_sent[as_index(rank)]),
-                                 as_index(widths[as_index(rank)]));
+    const auto to =
+        std::span<const std::int64_t>(transfer->sent)
+            .subspan(as_index(transfer->begins_sent[as_index(rank)]), as_index(counts.width(rank)));
     const auto from = std::span(transfer->received)
                           .subspan(as_index(rank * transfer->width), as_index(transfer->width));
     if (rank == me) {

@@ -106,7 +106,24 @@ int jittered_sub_layers(const Config& config) {
   return count;
 }
 
-void print_memory(const Config& config, int ranks, int spread) {
+/// Nodes that a copy of the experts is spread over: ranks that share one are neighbours.
+double expert_nodes(const Options& options, int spread) {
+  return std::max(1.0, static_cast<double>(spread) * options.nodes / options.ranks);
+}
+
+/// Nodes beside its own that a token visits in a sub-layer, once each, if experts are evenly used.
+double nodes_visited(const ModelConfig& model, double nodes) {
+  const auto experts = static_cast<double>(model.num_experts);
+  double missed = 1;  // that none of its experts is on a node
+  for (std::int64_t i = 0; i < model.moe_top_k; ++i) {
+    const auto taken = static_cast<double>(i);
+    missed *= std::max(0.0, (experts - experts / nodes - taken) / (experts - taken));
+  }
+  return (nodes - 1) * (1 - missed);
+}
+
+void print_memory(const Config& config, const Options& options, int spread) {
+  const int ranks = options.ranks;
   const std::size_t element = config.train.dtype == "bfloat16" ? 2 : 4;
   const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
                         static_cast<double>(config.train.sequence_length) / ranks;
@@ -116,7 +133,10 @@ void print_memory(const Config& config, int ranks, int spread) {
                         .element = element,
                         .recompute = config.train.recompute == "block",
                         .shard_optimizer = config.parallel.shard_optimizer,
-                        .jittered = jittered_sub_layers(config)};
+                        .jittered = jittered_sub_layers(config),
+                        .rails = config.exchange.flow == "flat" || config.model.sub_layers == 0
+                                     ? 0
+                                     : nodes_visited(config.model, expert_nodes(options, spread))};
   const RankMemory memory = estimate_memory(config.model, plan);
   const auto line = [](const std::string& what, double bytes) {
     fmt::print("  {:<32} {:8.2f}\n", what, bytes / kGiB);
@@ -149,8 +169,7 @@ void print_exchange(const Config& config, const Options& options, int spread) {
     return;
   }
   const double choices = static_cast<double>(model.moe_top_k * model.sub_layers);
-  // Ranks that share a copy of the experts are neighbours: they span so many nodes.
-  const double nodes = std::max(1.0, static_cast<double>(spread) * options.nodes / options.ranks);
+  const double nodes = expert_nodes(options, spread);
   const double between_ranks = 2 * choices * (1 - 1.0 / spread);
   const double between_nodes = 2 * choices * (1 - 1 / nodes);
   const double bytes =
@@ -169,6 +188,10 @@ void print_exchange(const Config& config, const Options& options, int spread) {
       "  KiB between ranks {:.1f}, between nodes {:.1f} (all MoE layers, a training step{})\n",
       step * between_ranks / 1024, step * between_nodes / 1024,
       recompute ? " with its recomputation" : "");
+  if (config.exchange.flow != "flat") {
+    fmt::print("  once to each node instead: {:.2f} between nodes, and fewer over pivots\n",
+               2 * static_cast<double>(model.sub_layers) * nodes_visited(model, nodes));
+  }
 }
 
 int info(const Options& options) {
@@ -181,7 +204,7 @@ int info(const Options& options) {
   fmt::print("{}\n", describe(config.model));
   print_parameters(config.model);
   const int spread = expert_ranks(config, options);
-  print_memory(config, options.ranks, spread);
+  print_memory(config, options, spread);
   print_exchange(config, options, spread);
   return kExitOk;
 }

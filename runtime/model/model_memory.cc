@@ -85,6 +85,12 @@ RankMemory estimate_memory(const ModelConfig& config, const MemoryPlan& plan) {
                 static_cast<double>(config.shared_ffns()) * 2 * width +
                 (static_cast<double>(config.num_experts) + 6 * choices) * 4 / size;
     sub_layer_backward = 2 * hidden + choices * 2 * hidden;
+    // A rail keeps x, norm and sum; where pivots move, sums are not made in place.
+    sub_layer += plan.rails * 3 * hidden;
+    sub_layer_backward += plan.rails * 2 * hidden;
+    if (plan.rails > 0 && config.sub_layers == 2) {
+      sub_layer += 2 * hidden;
+    }
   }
   const auto sub_layers = static_cast<double>(config.sub_layers);
   const double moe = sub_layers * sub_layer + plan.jittered * hidden * 4 / size;

@@ -39,6 +39,7 @@ struct MemoryPlan {
   bool recompute = false;   ///< see RankContext
   bool shard_optimizer = false;
   int jittered = 0;  ///< sub-layers of a MoE layer with router jitter
+  double rails = 0;  ///< on other nodes, of a token in a sub-layer: rows that it leaves there
 };
 /// With tokens that visit experts evenly, as many as they may: with top-p routing that is the
 /// number an untrained router, whose probabilities are all alike, takes.

@@ -478,6 +478,40 @@ TEST_P(ExchangeTest, SendsTheRowsThatTheItinerariesSay) {
   });
 }
 
+TEST_P(ExchangeTest, CountsHowWellPivotsAreChosen) {
+  run([](Transport& transport) {
+    for (std::uint64_t seed = 500; seed < 500 + kSeeds / 4; ++seed) {
+      const Scenario scenario = make_scenario(seed, transport.size());
+      if (scenario.options.flow != Flow::pivot || scenario.topology.nodes() == 1) {
+        continue;
+      }
+      RankContext rank;
+      Exchange exchange(transport, scenario.topology, scenario.placement, scenario.options);
+      Journey<float>(transport, rank, exchange, scenario).forward();
+      std::vector<double> counted;
+      for (const char* name : {"pivots", "pivots_away", "pivot_hits"}) {
+        counted.push_back(
+            rank.metrics.counter(std::string("cartesian_exchange_") + name + "_total").value());
+      }
+      all_reduce_sum(rank.context, transport, Team::world(transport), std::span<double>(counted));
+      std::vector<double> expected(3);
+      for (int home = 0; home < transport.size(); ++home) {
+        for (std::int64_t t = 0; t < scenario.tokens(home); ++t) {
+          const Way way =
+              way_of(scenario, home, scenario.first_token[static_cast<std::size_t>(home)] + t);
+          expected[0] += 1;
+          expected[1] += way.pivot != home ? 1 : 0;
+          expected[2] += std::ranges::any_of(way.b_ranks, [&](std::int32_t expert) {
+            return expert >= 0 &&
+                   scenario.topology.node(expert) == scenario.topology.node(way.pivot);
+          });
+        }
+      }
+      EXPECT_EQ(counted, expected) << "seed " << seed;
+    }
+  });
+}
+
 TEST_P(ExchangeTest, PivotsReportToHomes) {
   run([](Transport& transport) {
     for (std::uint64_t seed = 300; seed < 300 + kSeeds; ++seed) {
