@@ -26,9 +26,8 @@ usage_of() {
     up) cat <<'TXT'
 usage: cluster/emulate.sh up NODES [--rate RATE]
 
-Makes NODES nodes (1 to 200), each with a link of RATE (400mbit) each way to a switch that joins them. What an earlier
-cluster has left behind is removed first; one on which a job runs is left alone.
-  --rate RATE  a number and kbit, mbit or gbit
+Makes NODES nodes (1 to 200), each with a link to a switch that joins them, which carries RATE each way (a number and
+kbit, mbit or gbit; 400mbit). An earlier cluster is removed first, or left alone if a job runs on it.
 Examples: cluster/emulate.sh up 4
           cluster/emulate.sh up 2 --rate 1gbit
 TXT
@@ -40,7 +39,7 @@ Runs COMMAND by Open MPI's mpirun on the first NODES nodes, RANKS_PER_NODE ranks
 node1). Ranks talk by shared memory inside a node and by TCP over the links between nodes. If no cluster is up, one is
 made for the job (with links of RATE) and removed after it. The exit code is the job's. Ctrl-C and TERM end the job;
 USR1 is passed on to the ranks, and asks `cartesian train` to stop with a checkpoint.
-OMP_NUM_THREADS is cores / ranks unless you set it; OMPI_MCA_... and UCX_... variables that you set are kept.
+OMP_NUM_THREADS is cores / ranks unless you set it; what else you set for Open MPI and UCX is kept, but for the network.
 Examples: cluster/emulate.sh run 2 2 -- build/release/runtime/cartesian train configs/quickstart.toml
           cluster/emulate.sh run 2 1,3 --rate 100mbit -- hostname
 TXT
@@ -87,7 +86,6 @@ Ends the job and every process that runs on the cluster, and removes the cluster
 Example: cluster/emulate.sh down
 TXT
       ;;
-    *) usage ;;
   esac
 }
 
@@ -119,10 +117,7 @@ require_programs() {
   [ "${1:-}" != ip ] || ip netns list >/dev/null 2>&1 || fail "needs an \`ip\` that knows \`ip netns\`: install iproute2"
 }
 
-network=10.77.0
-default_rate=400mbit
 namespace_of() { echo "$cluster-node$1"; }
-
 node_count() { cat "$state/nodes" 2>/dev/null || echo 0; }
 
 # The index of a node that the user names: 1 or node1.
@@ -153,23 +148,20 @@ lock() {
   echo "$$" >"$lock_file"
 }
 
-lock_or_fail() {
-  lock -n || fail "in use by process $(cat "$lock_file"); \`cluster/emulate.sh down\` ends it"
+set_traps() {
   trap 'exit 130' INT
   trap 'exit 143' TERM
   trap 'checkpoint=1' USR1
   trap clean_up EXIT
 }
 
-existing_namespaces() {
-  ip netns list 2>/dev/null | awk '{print $1}' | grep -E "^$cluster-(switch|node[0-9]+)\$" || true
+lock_or_fail() {
+  set_traps
+  lock -n || fail "in use by process $(cat "$lock_file"); \`cluster/emulate.sh down\` ends it"
 }
 
-# A cluster that is whole, and not what a killed `run` has left.
-is_up() {
-  local namespaces
-  mapfile -t namespaces < <(existing_namespaces)
-  [ -e "$state/nodes" ] && [ ! -e "$state/temporary" ] && [ ${#namespaces[@]} -eq $(($(node_count) + 1)) ]
+existing_namespaces() {
+  ip netns list 2>/dev/null | awk '{print $1}' | grep -E "^$cluster-(switch|node[0-9]+)\$" || true
 }
 
 all_processes() {
@@ -203,12 +195,13 @@ remove_cluster() {
   rm -rf "$state"
 }
 
-# Runs when the holder of the lock ends, however that is.
+# Runs when a script that changes the cluster ends, however that is.
 clean_up() {
   trap '' INT TERM
   [ -z "$job" ] || end job_processes
   [ -z "$temporary" ] || remove_cluster
-  rm -f "$lock_file"
+  # It stays if another process holds it, or has made it anew.
+  if [ "$lock_file" -ef /dev/fd/9 ] && flock -n 9; then rm "$lock_file"; fi
 }
 
 make_namespace() {
@@ -247,6 +240,15 @@ shape() {
   echo "$rate" >"$state/rate.$index"
 }
 
+# The kernel takes up to a second to let packets pass once a link has its carrier.
+await_link() {
+  local attempts=100
+  until [ "$(ip netns exec "$(namespace_of "$1")" cat /sys/class/net/eth0/operstate)" = up ]; do
+    [ "$((--attempts))" -gt 0 ] || fail "the link of node $1 does not come up"
+    sleep 0.05
+  done
+}
+
 # Makes the cluster, which clean_up() removes as long as `temporary` is set.
 make_cluster() {
   local nodes=$1 rate=$2 index
@@ -264,6 +266,9 @@ make_cluster() {
   for ((index = 0; index < nodes; ++index)); do
     make_node "$index" "$rate"
   done
+  for ((index = 0; index < nodes; ++index)); do
+    await_link "$index"
+  done
   echo "$nodes" >"$state/nodes"
 }
 
@@ -271,12 +276,8 @@ up() {
   local nodes=${1:-} rate=$default_rate
   check_node_count "$nodes"
   shift
-  while [ $# -gt 0 ]; do
-    case $1 in
-      --rate) rate=${2:?--rate needs a rate}; shift 2 ;;
-      *) misused "$1: not understood" ;;
-    esac
-  done
+  [ "${1:-}" != --rate ] || { rate=${2:?--rate needs a rate}; shift 2; }
+  [ $# -eq 0 ] || misused "$1: not understood"
   check_rate "$rate"
   require_programs ip tc flock unshare
   lock_or_fail
@@ -289,12 +290,12 @@ up() {
 down() {
   [ $# -eq 0 ] || misused "$1: not understood"
   require_programs ip flock
+  set_traps
   if ! lock -n; then
     kill -TERM "$(cat "$lock_file")" 2>/dev/null || true
     lock -w 30 || fail "process $(cat "$lock_file") does not end"
   fi
-  temporary=1
-  clean_up
+  temporary=1 # for clean_up()
 }
 
 throttle() {
@@ -313,6 +314,7 @@ set_link() {
   require_programs ip
   index=$(node_index "$2")
   ip -n "$cluster-switch" link set "port$index" "$1"
+  [ "$1" = down ] || await_link "$index"
 }
 
 # Prints, a line a node: index, rate, up or cut, bytes sent, bytes received.
@@ -358,10 +360,9 @@ print_json() {
 # Replaces this process by a command on a node.
 enter() {
   local index
-  index=$(node_index "${1:?enter needs a node}")
-  shift
-  [ "${1:-}" != -- ] || shift
-  [ $# -gt 0 ] || misused "needs a command"
+  [ $# -ge 3 ] && [ "$2" = -- ] || misused "needs NODE, -- and a command"
+  index=$(node_index "$1")
+  shift 2
   require_programs ip unshare
   # shellcheck disable=SC2016  # for the inner shell
   exec ip netns exec "$(namespace_of "$index")" unshare --uts --ipc -- sh -euc '
@@ -379,6 +380,7 @@ cluster=${CARTESIAN_CLUSTER:-cartesian}
 [[ $cluster =~ ^cartesian(-[a-z0-9]+)*$ ]] || fail "CARTESIAN_CLUSTER=$cluster: must be cartesian or cartesian-NAME"
 state=/run/$cluster-emulated
 lock_file=$state.lock
+network=10.77.0 default_rate=400mbit
 mark=CARTESIAN_EMULATED_JOB # in the environment of what a job starts
 job='' temporary='' stopped='' checkpoint=''
 subcommand=${1:-}

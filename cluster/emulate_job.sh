@@ -11,6 +11,13 @@ job_processes() {
   [ ${#files[@]} -eq 0 ] || grep -lzs "^$mark=1\$" "${files[@]}" | cut -d / -f 3 || true
 }
 
+# A cluster that is whole, and not what a killed `run` has left.
+is_up() {
+  local namespaces
+  mapfile -t namespaces < <(existing_namespaces)
+  [ -e "$state/nodes" ] && [ ! -e "$state/temporary" ] && [ ${#namespaces[@]} -eq $(($(node_count) + 1)) ]
+}
+
 # ranks_of NODES RANKS_PER_NODE: prints the number of ranks of every node.
 ranks_of() {
   local nodes=$1 sizes=() index
@@ -112,6 +119,7 @@ run() {
   [ "${1:-}" != --rate ] || { rate=${2:?--rate needs a rate}; check_rate "$rate"; shift 2; }
   [ "${1:-}" = -- ] && [ $# -ge 2 ] || misused "needs -- and a command"
   require_programs ip tc flock unshare mpirun
+  type -P "$2" >/dev/null || fail "$2 is not a program"
   lock_or_fail
   if ! is_up; then
     make_cluster "$nodes" "${rate:-$default_rate}"
