@@ -138,7 +138,8 @@ check_rate() {
   [[ $1 =~ ^[0-9]+(\.[0-9]+)?[kmg]bit$ && $1 =~ [1-9] ]] || misused "rate $1: must be a number and kbit, mbit or gbit"
 }
 
-# Holds the cluster for this process until it ends. Children that may outlive it must not inherit descriptor 9.
+# Holds the cluster for this process until it ends. Children that may outlive it for long must not inherit descriptor 9;
+# one that does for a moment is why nobody gives up at once.
 lock() {
   while :; do
     exec 9>>"$lock_file"
@@ -157,7 +158,7 @@ set_traps() {
 
 lock_or_fail() {
   set_traps
-  lock -n || fail "in use by process $(cat "$lock_file"); \`cluster/emulate.sh down\` ends it"
+  lock -w 2 || fail "in use by process $(cat "$lock_file"); \`cluster/emulate.sh down\` ends it"
 }
 
 existing_namespaces() {
@@ -198,6 +199,7 @@ remove_cluster() {
 # Runs when a script that changes the cluster ends, however that is.
 clean_up() {
   trap '' INT TERM
+  [ -z "$builder" ] || { kill -TERM "$builder" && wait "$builder"; } 2>/dev/null || true
   [ -z "$job" ] || end job_processes
   [ -z "$temporary" ] || remove_cluster
   # It stays if another process holds it, or has made it anew.
@@ -249,10 +251,18 @@ await_link() {
   done
 }
 
-# Makes the cluster, which clean_up() removes as long as `temporary` is set.
+# build_cluster() in the background: a shell that waits in the foreground may miss a Ctrl-C. As long as `temporary` is set,
+# clean_up() removes the cluster.
 make_cluster() {
-  local nodes=$1 rate=$2 index
   temporary=1
+  (trap 'exit 1' TERM; build_cluster "$@") &
+  builder=$!
+  wait "$builder" || exit
+  builder=''
+}
+
+build_cluster() {
+  local nodes=$1 rate=$2 index
   remove_cluster
   mkdir -m 700 "$state" "$state/tmp"
   touch "$state/temporary"
@@ -264,6 +274,7 @@ make_cluster() {
   attempt "this kernel cannot join links (bridge)" ip -n "$cluster-switch" link add switch type bridge mcast_snooping 0
   ip -n "$cluster-switch" link set switch up
   for ((index = 0; index < nodes; ++index)); do
+    kill -0 $$ 2>/dev/null || exit 1 # it has been killed
     make_node "$index" "$rate"
   done
   for ((index = 0; index < nodes; ++index)); do
@@ -291,7 +302,7 @@ down() {
   [ $# -eq 0 ] || misused "$1: not understood"
   require_programs ip flock
   set_traps
-  if ! lock -n; then
+  if ! lock -w 2; then
     kill -TERM "$(cat "$lock_file")" 2>/dev/null || true
     lock -w 30 || fail "process $(cat "$lock_file") does not end"
   fi
@@ -382,7 +393,7 @@ state=/run/$cluster-emulated
 lock_file=$state.lock
 network=10.77.0 default_rate=400mbit
 mark=CARTESIAN_EMULATED_JOB # in the environment of what a job starts
-job='' temporary='' stopped='' checkpoint=''
+job='' builder='' temporary='' stopped='' checkpoint=''
 subcommand=${1:-}
 [ $# -gt 0 ] || { usage >&2; exit 2; }
 shift

@@ -96,7 +96,7 @@ is_over() {
 
 # Returns the job's exit code.
 wait_for_job() {
-  local idle=0 patience=60 code=0 ticks=0
+  local idle=0 patience=30 code=0 ticks=0
   while kill -0 "$job" 2>/dev/null; do
     sleep 0.1
     ticks=$(((ticks + 1) % 10))

@@ -101,7 +101,7 @@ class Usage(EmulateTest):
                 self.assertRegex(text, rf"Examples?:\s+cluster/emulate.sh {subcommand}|\n +cluster/emulate.sh {subcommand}")
 
     def test_what_is_missing_is_named(self):
-        job = ("run", "2", "2", "--", "true")
+        job = ("run", "2", "2", "--", "sleep", "1")
         programs = dict(id="echo 0")
         self.assertRegex(self.says(self.path_with(id="echo 1000"), *job), "needs root")
         self.assertRegex(self.says(self.path_with(**programs), *job), "needs ip: install iproute2")
@@ -265,7 +265,7 @@ class EmulatedJobs(ClusterTest):
             self.assertRegex(sentence, r"^cartesian: rank [01] \(node0\): .*ranks? \d+ \(node")
         self.assertTrue(any("(node1)" in sentence for sentence in result.errors()), result)
         self.emulate("heal", "1")
-        self.emulate("run", "2", "1", "--", "true")
+        self.emulate("run", "2", "1", "--", "sleep", "1")
 
 
 class EmulatedLeftovers(ClusterTest):
@@ -308,7 +308,7 @@ class EmulatedLeftovers(ClusterTest):
         job.signal(signal.SIGKILL)
         job.process.wait()
         self.assertNotEqual(traces(), [])
-        self.emulate("run", "1", "1", "--", "true")
+        self.emulate("run", "1", "1", "--", "sleep", "1")
         job.wait()  # finds no process of it
         self.assert_nothing_is_left()
 
