@@ -13,6 +13,9 @@ import re
 import shutil
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "cli"))
+import namespaces  # noqa: E402
+
 CTEST = re.compile(r"^\s*\d+/\d+ Test\s+#\d+: (\S+) \.*\s*\*\*\*(Skipped|Not Run)", re.MULTILINE)
 GTEST = re.compile(r"^\[  SKIPPED \] ([\w/.]+) \(", re.MULTILINE)
 UNITTEST = re.compile(r"^(\w+) \(([\w.]+)\)(?:\n.*)? \.\.\. skipped", re.MULTILINE)
@@ -32,7 +35,8 @@ def conditions():
     browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return {"no-gpu": not list(pathlib.Path("/dev").glob("nvidia[0-9]*")),
             "no-torch": (build / "python-env.unavailable").exists(),
-            "no-browser": not any(map(shutil.which, browsers))}
+            "no-browser": not any(map(shutil.which, browsers)),
+            "no-namespaces": bool(namespaces.missing())}
 
 
 def read_allowlist(path):
