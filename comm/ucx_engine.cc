@@ -17,9 +17,8 @@ namespace {
 
 using std::chrono::steady_clock;
 
-/// How long tell_failure() and close() may take.
-constexpr std::chrono::seconds kTellLimit{1};
-constexpr std::chrono::seconds kCloseLimit{1};
+/// How long tell_failure(), settle() and close() may take.
+constexpr std::chrono::seconds kPatience{1};
 /// Last words are an active message.
 constexpr unsigned kLastWordsId = 1;
 constexpr std::size_t kMaxCause = 2000;
@@ -312,7 +311,32 @@ void UcxEngine::tell_failure(std::string_view cause) {
       static_cast<void>(words.release());  // Callbacks::told gives it back
     }
   }
-  worker_->progress_until([this] { return all_others_told(); }, steady_clock::now() + kTellLimit);
+  worker_->progress_until([this] { return all_others_told(); }, steady_clock::now() + kPatience);
+}
+
+void UcxEngine::wait_for(const std::vector<void*>& requests, bool drain) {
+  const auto ended = [&] {
+    return (!drain || in_flight_.empty()) &&
+           std::all_of(requests.begin(), requests.end(), [](void* request) {
+             return ucp_request_check_status(request) != UCS_INPROGRESS;
+           });
+  };
+  worker_->progress_until(ended, steady_clock::now() + kPatience);
+  std::for_each(requests.begin(), requests.end(), ucp_request_free);
+}
+
+void UcxEngine::settle() {
+  std::vector<void*> flushing;
+  for (const Peer& peer : peers_) {
+    if (peer.endpoint != nullptr && !peer.lost) {
+      const ucp_request_param_t param{};
+      void* request = ucp_ep_flush_nbx(peer.endpoint, &param);
+      if (UCS_PTR_IS_PTR(request)) {
+        flushing.push_back(request);
+      }
+    }
+  }
+  wait_for(flushing, /*drain=*/false);
 }
 
 void UcxEngine::close(bool in_order) {
@@ -338,13 +362,7 @@ void UcxEngine::close(bool in_order) {
     peer.endpoint = nullptr;
     peer.lost = true;
   }
-  const auto all_closed = [&] {
-    return in_flight_.empty() && std::all_of(closing.begin(), closing.end(), [](void* request) {
-             return ucp_request_check_status(request) != UCS_INPROGRESS;
-           });
-  };
-  worker_->progress_until(all_closed, steady_clock::now() + kCloseLimit);
-  std::for_each(closing.begin(), closing.end(), ucp_request_free);
+  wait_for(closing, /*drain=*/true);
   worker_.reset();
 }
 

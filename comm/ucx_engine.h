@@ -1,7 +1,7 @@
 #pragma once
 // What the ucx transport does with its worker: endpoints, messages in flight, and failed ranks'
-// last words. Nothing here waits but tell_failure() and close(). Not thread-safe: UcxTransport's
-// mutex guards it.
+// last words. Nothing here waits but tell_failure(), settle() and close(), a second at most. Not
+// thread-safe: UcxTransport's mutex guards it.
 
 #include <atomic>
 #include <cstddef>
@@ -60,7 +60,9 @@ class UcxEngine {
   void tell_failure(std::string_view cause);
   /// From now on a connection that breaks is a rank that has ended its work, as this one will.
   void expect_goodbyes() { goodbyes_ = true; }
-  /// Closes the endpoints; in order (what was sent arrives) or by force. Bounded in time.
+  /// Lets connections that are being made be made, and what was sent arrive.
+  void settle();
+  /// Closes the endpoints; in order (what was sent arrives) or by force.
   void close(bool in_order);
 
  private:
@@ -107,6 +109,8 @@ class UcxEngine {
   void lose(Peer& peer, int status);
   void fail(RankFailure failure);
   bool all_others_told() const;
+  /// Waits for UCP's requests, and if `drain` for the messages in flight; frees the requests.
+  void wait_for(const std::vector<void*>& requests, bool drain);
   void cancel_receives(const UcxGroup* group);
 
   std::unique_ptr<UcxWorker> worker_;  ///< null once closed

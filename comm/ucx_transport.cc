@@ -268,6 +268,12 @@ void UcxTransport::finish() {
     engine_.expect_goodbyes();
   }
   barrier(*this, {"finish"});
+  {
+    const std::lock_guard lock(mutex_);
+    engine_.settle();
+  }
+  // By this one every rank has settled: nobody still tries to connect to one that has ended.
+  barrier(*this, {"finish"});
   stop_helper();
   const std::lock_guard lock(mutex_);
   engine_.close(/*in_order=*/true);
