@@ -1,5 +1,5 @@
-// One rank of a job over the transport that its first argument names, "mpi" or "ucx", which fails in
-// the way its second argument says; started by mpi_failure_test.py, which reads what the ranks
+// One rank of a job over the transport that its first argument names, "mpi" or "ucx", which fails
+// in the way its second argument says; started by mpi_failure_test.py, which reads what the ranks
 // print: "rank R caught: <error>".
 
 #include <fmt/format.h>
