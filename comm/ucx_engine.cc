@@ -364,6 +364,7 @@ void UcxEngine::close(bool in_order) {
   }
   wait_for(closing, /*drain=*/true);
   worker_.reset();
+  in_flight_.clear();
 }
 
 }  // namespace cartesian

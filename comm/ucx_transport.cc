@@ -25,8 +25,9 @@ using namespace std::chrono_literals;
 constexpr auto kSpinLimit = 50us;
 /// A worker that has something to do but does not get on with it is looked at this often.
 constexpr auto kBusyPause = 1ms;
-/// How long the helper stays away once a waiting thread has taken its place.
-constexpr auto kStepAside = 20ms;
+/// How long the helper stays away when a waiting thread takes its place, before it asks to be
+/// called back. Most waits are shorter, and so cost no call.
+constexpr auto kStepAside = 1ms;
 /// How long abort() waits for its turn.
 constexpr auto kAbortPatience = 1s;
 constexpr auto kNever = steady_clock::time_point::max();
@@ -121,6 +122,7 @@ class UcxTransport final : public Transport {
   TrafficCounter traffic_;
   std::atomic<Seconds> timeout_;
   bool waiting_ = false;   // guarded by mutex_: a thread is in wait()
+  bool resting_ = false;   // guarded by mutex_: the helper wants to be called back
   bool stopping_ = false;  // guarded by mutex_
   bool closed_ = false;    // guarded by mutex_: finished, or has told of a failure
   WakeUp helper_wakes_;
@@ -224,7 +226,7 @@ void UcxTransport::wait(const UcxGroup& group) {
   if (!error.empty()) {
     engine_.abandon(group);
   }
-  if (!engine_.idle()) {
+  if (!engine_.idle() || resting_) {
     helper_wakes_.set();
   }
   lock.unlock();
@@ -290,11 +292,14 @@ void UcxTransport::set_timeout(Seconds timeout) {
 
 void UcxTransport::help() {
   std::unique_lock lock(mutex_);
+  bool was_aside = false;
   while (!stopping_) {
     int fd = -1;
     auto until = kNever;
+    resting_ = waiting_ && was_aside;
+    was_aside = waiting_;
     if (waiting_) {
-      until = steady_clock::now() + kStepAside;
+      until = resting_ ? kNever : steady_clock::now() + kStepAside;
     } else if (engine_.worker().progress()) {
       until = steady_clock::time_point::min();
     } else if (engine_.worker().arm()) {
