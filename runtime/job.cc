@@ -16,6 +16,7 @@
 #include "comm/collectives.h"
 #include "comm/local_transport.h"
 #include "comm/mpi_transport.h"
+#include "comm/ucx_transport.h"
 #include "runtime/config/config.h"
 
 namespace cartesian {
@@ -73,6 +74,17 @@ int run_body(Job& job, const std::function<int(Job&)>& body) {
   }
 }
 
+void check_transport(const std::string& transport) {
+  if (transport == "mpi" && !launched_by_mpi()) {
+    throw ConfigError(
+        "comm.transport = \"mpi\", but this process was not started by mpirun or another launcher");
+  }
+  if (transport == "ucx" && !ucx_available()) {
+    throw ConfigError(
+        "comm.transport = \"ucx\", but this build has no UCX: install libucx-dev and build again");
+  }
+}
+
 }  // namespace
 
 int run_alive(Job& job, const std::function<int()>& work) {
@@ -85,6 +97,30 @@ int run_alive(Job& job, const std::function<int()>& work) {
     end_alone(job, error.what());
   } catch (const std::exception& error) {
     end_alone(job, fmt::format("rank {}: {}", job.transport.rank(), error.what()));
+  }
+}
+
+int run_over_transport(Job& job, const Config& config, const std::function<int(Job&)>& body) {
+  check_same_config(job.transport, config);
+  agree(job.transport, {"configuration"}, [&] { check_transport(config.comm.transport); });
+  if (config.comm.transport != "ucx") {
+    return body(job);
+  }
+  const auto ucx =
+      make_ucx_transport(*make_bootstrap(job.transport),
+                         {.timeout = Seconds(config.comm.timeout_s), .metrics = &job.metrics});
+  Job over{job.files, job.clock, job.metrics, *ucx, job.stop};
+  const auto finish_with = [&](int code) {
+    return run_alive(over, [&] {
+      ucx->finish();
+      return code;
+    });
+  };
+  try {
+    return finish_with(run_alive(over, [&] { return body(over); }));
+  } catch (const Error&) {  // every rank's: else run_alive() has ended the process
+    finish_with(kExitError);
+    throw;
   }
 }
 

@@ -46,6 +46,11 @@ int run_job(const std::function<int(Job&)>& body);
 /// rank throws alike passes through.
 int run_alive(Job& job, const std::function<int()>& work);
 
+/// Runs `body` with a job like this one whose messages travel as `config.comm` says: by job's own
+/// transport, or by one that starts over it and ends, in order or told of a failure, as body does.
+/// Collective. Throws ConfigError, on every rank, where that transport is not to be had.
+int run_over_transport(Job& job, const Config& config, const std::function<int(Job&)>& body);
+
 /// Ranks by node: `node_sizes` if not empty, else those that share a host. Collective.
 Topology find_topology(Transport& transport, std::span<const std::int64_t> node_sizes);
 

@@ -23,8 +23,10 @@ int train(const Options& options, Job& job) {
   Config config;
   agree(job.transport, {"configuration"},
         [&] { config = load_config(job.files, options.config, options.settings); });
-  Trainer trainer(job, std::move(config), options.train);
-  return run_alive(job, [&] { return trainer.run(); });
+  return run_over_transport(job, config, [&](Job& chosen) {
+    Trainer trainer(chosen, config, options.train);
+    return run_alive(chosen, [&] { return trainer.run(); });
+  });
 }
 
 }  // namespace

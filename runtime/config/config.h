@@ -85,6 +85,8 @@ struct ExchangeConfig {
 };
 
 struct CommConfig {
+  /// "auto" (MPI under a launcher, else one process), "mpi", or "ucx", which starts over those.
+  std::string transport = "auto";
   double timeout_s = 120;  ///< deadline of every wait for another rank
 };
 

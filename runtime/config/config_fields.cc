@@ -198,6 +198,11 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        {},
        "parts of a rank's tokens that go through a MoE layer as a pipeline",
        kMostChunks});
+  add({"comm.transport",
+       &config.comm.transport,
+       0,
+       {"auto", "mpi", "ucx"},
+       "what training's messages travel by; auto: MPI under a launcher"});
   add({"comm.timeout_s",
        &config.comm.timeout_s,
        0.001,

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "comm/collectives.h"
 #include "comm/mpi_transport.h"
+#include "comm/ucx_transport.h"
 #include "runtime/version.h"
 
 namespace cartesian {
@@ -77,6 +78,7 @@ ordered_json describe_environment(Job& job, const Topology& topology, const RunS
           {"compiler", compiler()},
           {"build_type", build_type()},
           {"mpi", mpi_library()},
+          {"ucx", ucx_library()},
           {"ranks", topology.ranks()},
           {"node_sizes", std::move(node_sizes)},
           {"hosts", hosts_of(ranks)}};

@@ -1,7 +1,7 @@
 """Ranks that fail under mpirun: every other rank ends in time, with an error that names the culprit,
 and no process is left behind.
 
-usage: mpi_failure_test.py MPIEXEC WORKER
+usage: mpi_failure_test.py MPIEXEC WORKER TRANSPORT
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 
-MPIEXEC, WORKER = sys.argv[1:3]
+MPIEXEC, WORKER, TRANSPORT = sys.argv[1:4]
 FLAGS = ["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
 ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 RECOVER = ["--enable-recovery"]  # mpirun does not end the survivors itself
@@ -35,7 +35,7 @@ def processes_with(token):
 def check(name, ranks, how, expected, flags=(), fails=True):
     """Runs `how` and looks for each regular expression of `expected` in what the ranks print."""
     token = f"token-{uuid.uuid4()}"
-    command = [MPIEXEC, "-np", str(ranks), *FLAGS, *flags, WORKER, how, token]
+    command = [MPIEXEC, "-np", str(ranks), *FLAGS, *flags, WORKER, TRANSPORT, how, token]
     try:
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=90)
     except subprocess.TimeoutExpired as error:
@@ -60,6 +60,14 @@ HOST = r"\([^)]+\)"
 PHASE = "(combine of layer 3|barrier)"
 # In that barrier a rank may wait for another than the one that fails.
 WAITING = r"(; this rank was waiting for ranks? \d[^\n]*)?"
+# What a rank says of rank R that is killed: MPI keeps silent about it, UCX does not.
+LOST = {"mpi": rf"no answer from rank RANK within 2 s in {PHASE}",
+        "ucx": rf"rank RANK failed in {PHASE}: its connection broke: [^\n;]*{WAITING}"}[TRANSPORT]
+
+
+def lost(rank):
+    return LOST.replace("RANK", str(rank))
+
 
 check("a silent peer", 2, "silent",
       [rf"rank 0 caught: rank 0 {HOST}: no answer from rank 1 within 2 s in {PHASE}\n"])
@@ -74,7 +82,10 @@ check("abort with a message in flight", 3, "idle",
        for r in range(2)])
 check("a killed rank, all ended by mpirun", 4, "killed", [])
 check("a killed rank, survivors on their own", 3, "killed", flags=RECOVER, fails=False,
-      expected=[rf"caught: rank \d {HOST}: no answer from rank 2 within 2 s in {PHASE}\n"])
+      expected=[rf"caught: rank \d {HOST}: {lost(2)}\n"])
+if TRANSPORT == "ucx":
+    check("a killed rank is named by every other", 4, "killed", flags=RECOVER, fails=False,
+          expected=[rf"rank {r} caught: rank {r} {HOST}: {lost(3)}\n" for r in range(3)])
 check("a rank that exits early", 2, "unfinished", [])
 check("a message too short", 2, "short",
       [rf"rank 0 caught: rank 0 {HOST}: rank 1 sent 4 bytes where 8 were expected in {PHASE}\n"])

@@ -1,5 +1,6 @@
-// One rank of a job that fails in the way its first argument says; started by mpi_failure_test.py,
-// which reads what the ranks print: "rank R caught: <error>".
+// One rank of a job over the transport that its first argument names, "mpi" or "ucx", which fails
+// in the way its second argument says; started by mpi_failure_test.py, which reads what the ranks
+// print: "rank R caught: <error>".
 
 #include <fmt/format.h>
 
@@ -13,6 +14,7 @@
 #include "base/error.h"
 #include "comm/collectives.h"
 #include "comm/mpi_transport.h"
+#include "comm/ucx_transport.h"
 
 namespace cartesian {
 namespace {
@@ -51,8 +53,14 @@ void misbehave(Transport& transport, const std::string& how) {
   }
 }
 
-int run(const std::string& how) {
-  const auto transport = make_mpi_transport({.timeout = Seconds(2)});
+int run(const std::string& kind, const std::string& how) {
+  const TransportOptions options{.timeout = Seconds(2)};
+  const auto mpi = make_mpi_transport(options);
+  std::unique_ptr<Transport> ucx;
+  if (kind == "ucx") {
+    ucx = make_ucx_transport(*make_bootstrap(*mpi), options);
+  }
+  Transport* const transport = ucx ? ucx.get() : mpi.get();
   const int last = transport->size() - 1;
   try {
     barrier(*transport);
@@ -65,6 +73,7 @@ int run(const std::string& how) {
       }
     }
     transport->finish();
+    mpi->finish();
     return EXIT_SUCCESS;
   } catch (const std::exception& error) {
     fmt::print(stderr, "rank {} caught: {}\n", transport->rank(), error.what());
@@ -79,4 +88,6 @@ int run(const std::string& how) {
 }  // namespace
 }  // namespace cartesian
 
-int main(int argc, char** argv) { return argc < 2 ? EXIT_FAILURE : cartesian::run(argv[1]); }
+int main(int argc, char** argv) {
+  return argc < 3 ? EXIT_FAILURE : cartesian::run(argv[1], argv[2]);
+}

@@ -1,9 +1,12 @@
-// The harness and the main of a test program that mpirun starts: each process is one rank.
+// The harness and the main of a test program that mpirun starts: each process is one rank, with the
+// mpi transport or, given the argument "ucx", the ucx transport.
 
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 #include "comm/mpi_transport.h"
+#include "comm/ucx_transport.h"
 #include "tests/comm/rank_harness.h"
 
 namespace cartesian::testing_ranks {
@@ -31,10 +34,18 @@ void run_ranks(int size, const std::function<void(Transport&)>& body) {
 }  // namespace cartesian::testing_ranks
 
 int main(int argc, char** argv) {
-  const auto transport = cartesian::make_mpi_transport({.timeout = cartesian::Seconds(60)});
-  cartesian::testing_ranks::g_transport = transport.get();
-  ::testing::InitGoogleTest(&argc, argv);
+  const cartesian::TransportOptions options{.timeout = cartesian::Seconds(60)};
+  const auto mpi = cartesian::make_mpi_transport(options);
+  std::unique_ptr<cartesian::Transport> ucx;
+  if (argc > 1 && argv[argc - 1] == std::string_view("ucx")) {
+    ucx = cartesian::make_ucx_transport(*cartesian::make_bootstrap(*mpi), options);
+  }
+  cartesian::testing_ranks::g_transport = ucx ? ucx.get() : mpi.get();
+  ::testing::InitGoogleTest(&argc, argv);  // asks for the job's size
   const int result = RUN_ALL_TESTS();
-  transport->finish();
+  if (ucx) {
+    ucx->finish();
+  }
+  mpi->finish();
   return result;
 }
