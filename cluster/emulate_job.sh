@@ -54,20 +54,18 @@ start_job() {
   shift
   export_defaults "$ranks"
   set -m # a process group of its own, so that the terminal's Ctrl-C reaches only this script
-  enter 0 -- mpirun --quiet --mca plm rsh --mca plm_rsh_agent "bash $state/agent" --mca plm_rsh_no_tree_spawn 1 \
-    --host "$hosts" --map-by slot --oversubscribe --bind-to none "$@" </dev/null 9>&- &
+  # Daemons that stay attached are missed by mpirun if they die.
+  enter 0 -- mpirun --quiet --leave-session-attached --mca plm rsh --mca plm_rsh_agent "bash $state/agent" \
+    --mca plm_rsh_no_tree_spawn 1 --host "$hosts" --map-by slot --oversubscribe --bind-to none "$@" </dev/null 9>&- &
   job=$!
   set +m
 }
 
 # Are there processes of the job other than Open MPI's own?
 ranks_run() {
-  local pid program
-  for pid in $(job_processes); do
-    read -r program 2>/dev/null <"/proc/$pid/comm" || continue
-    case $program in mpirun | orted) ;; *) return 0 ;; esac
-  done
-  return 1
+  local files
+  mapfile -t files < <(job_processes | sed 's|.*|/proc/&/environ|')
+  [ ${#files[@]} -gt 0 ] && grep -qzs '^OMPI_COMM_WORLD_RANK=' "${files[@]}"
 }
 
 # stop CODE: the first signal asks mpirun to end the job, the second ends it.

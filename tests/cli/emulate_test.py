@@ -133,9 +133,9 @@ class ClusterTest(EmulateTest):
         config, run = self.config(valid__every=0, **changes)
         return self.start_emulate("run", nodes, ranks, "--", PROGRAM, "train", config), run
 
-    def start_long(self):
+    def start_long(self, **changes):
         """Training that goes on until something ends it, once it has begun."""
-        job, run = self.train("2", "2", train__steps=100000, comm__timeout_s=4)
+        job, run = self.train("2", "2", train__steps=100000, **changes)
         self.wait_for_lines(job, run, 2)
         return job, run
 
@@ -257,9 +257,9 @@ class EmulatedJobs(ClusterTest):
 
     def test_cut_ends_the_job(self):
         self.emulate("up", "2")
-        job, _ = self.start_long()
+        job, _ = self.start_long(comm__timeout_s=15)
         self.emulate("cut", "1")
-        result = job.wait(timeout=60)
+        result = job.wait()
         self.assertEqual(result.code, 1, result)
         for sentence in result.errors():
             self.assertRegex(sentence, r"^cartesian: rank [01] \(node0\): .*ranks? \d+ \(node")
