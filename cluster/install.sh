@@ -7,7 +7,7 @@ usage() {
 usage: bash cluster/install.sh [build] [tests] [corpora] [browser]
 
 Installs what is missing of the named sets of packages (the first three if none is named):
-  build    compilers, libraries and Open MPI: what building and running `cartesian` needs
+  build    compilers, libraries, Open MPI and UCX: what building and running `cartesian` needs
   tests    GoogleTest, Google Benchmark, METIS, clang-tidy, clang-format, git, Python and iproute2
   corpora  Python and what reads the public-domain texts of cluster/corpora.sh
   browser  Chromium, in which a test opens the report's page; that test is skipped without it
@@ -18,7 +18,8 @@ TXT
 # A name with bars lists alternatives: any of them will do, the first that can be had is installed.
 # The OpenCL loader is what the CMake package of libdnnl-dev looks for and its Debian package forgets.
 build_packages=(g++ cmake ninja-build 'pkgconf|pkg-config' openmpi-bin libopenmpi-dev libucx-dev libdnnl-dev
-  ocl-icd-opencl-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libxxhash-dev libsentencepiece-dev)
+  ocl-icd-opencl-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libxxhash-dev
+  libsentencepiece-dev)
 tests_packages=(libgtest-dev libbenchmark-dev libmetis-dev python3 python3-venv git iproute2
   'clang-tidy-16|clang-tidy-17|clang-tidy-18' 'clang-format-16|clang-format-17|clang-format-18')
 corpora_packages=(python3 'libreadline8|libreadline8t64')
