@@ -90,20 +90,30 @@ Planned plan_flow(const RoutingTrace& trace, const Cluster& cluster, Options& op
 
 void print_replan(const Replan& replan, const PlanOptions& options) {
   const Migration& migration = replan.migration;
-  if (migration.replicas == 0) {
+  if (migration.replicas == 0 && !replan.moves) {
     fmt::print("nothing moves: no better placement was found\n");
     return;
   }
-  const std::string pays = std::isfinite(replan.steps)
-                               ? fmt::format("pays back in {:.0f} step{}", std::ceil(replan.steps),
-                                             std::ceil(replan.steps) == 1 ? "" : "s")
-                               : "saves no time";
+  if (replan.moves && replan.must) {
+    fmt::print("the running placement has more experts on a rank than its slots\n");
+  }
+  if (migration.replicas == 0) {
+    fmt::print("to drop: {} replica{}; nothing moves, 0 bytes\n", migration.dropped,
+               migration.dropped == 1 ? "" : "s");
+    return;
+  }
+  std::string pays = std::isfinite(replan.steps)
+                         ? fmt::format("pays back in {:.0f} step{}", std::ceil(replan.steps),
+                                       std::ceil(replan.steps) == 1 ? "" : "s")
+                         : "saves no time";
+  if (!replan.must) {
+    pays += fmt::format(", within a horizon of {:g}{}", options.horizon_steps,
+                        replan.moves ? "" : " it does not pay");
+  }
   fmt::print(
-      "{}: {} replicas, {:.1f} MiB between nodes and {:.1f} MiB inside, take {:.1f} ms; that "
-      "{}, within a horizon of {:g}{}\n",
+      "{}: {} replicas, {:.1f} MiB between nodes and {:.1f} MiB inside, take {:.1f} ms; that {}\n",
       replan.moves ? "to move" : "nothing moves", migration.replicas, migration.inter_bytes / kMiB,
-      migration.intra_bytes / kMiB, migration.seconds * 1e3, pays, options.horizon_steps,
-      replan.moves ? "" : " it does not pay");
+      migration.intra_bytes / kMiB, migration.seconds * 1e3, pays);
 }
 
 void write_files(FileSystem& files, const RoutingTrace& trace, const Cluster& cluster,

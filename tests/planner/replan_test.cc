@@ -1,6 +1,8 @@
 // Plans as wholes: from where experts are while training runs, within slots and loads, whatever the
 // cluster.
 
+#include "planner/replan.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 
 #include "base/error.h"
 #include "base/index.h"
-#include "planner/plan.h"
 #include "planner/synthetic_trace.h"
 #include "planner/traffic.h"
 #include "tests/planner/expect_slots.h"
@@ -205,6 +206,52 @@ TEST(ReplanEdges, RunningReplicasThatHaveNoSlots) {
     options.running = &running;
     expect_slots(plan_placement(trace, cluster, options), slots);
   }
+}
+
+/// Every expert everywhere, in slots for one replica of each: whatever a node keeps, it has.
+TEST(ReplanEdges, DroppingReplicasIsAMove) {
+  const RoutingTrace trace = make_synthetic_trace({.experts = 4}, 3);
+  const Cluster cluster = cluster_of({1, 1});
+  const PlacementShape shape = placement_shape(trace, 2);
+  const Placement running(shape, std::vector<std::vector<int>>(8, {0, 1}));
+  for (const double horizon : {1e-6, 1e6}) {
+    const Replan replan =
+        replan_placement(trace, cluster, {.running = &running, .horizon_steps = horizon});
+    EXPECT_TRUE(replan.must);
+    EXPECT_TRUE(replan.moves);
+    EXPECT_EQ(replan.migration.replicas, 0);
+    EXPECT_EQ(replan.migration.dropped, 8);
+    EXPECT_EQ(replan.migration.inter_bytes, 0);
+    expect_slots(replan.placement, 4);
+  }
+}
+
+/// Replicas whose gradients cost more than they save, in slots that hold them.
+TEST(ReplanEdges, ReplicasAreDroppedWhereTheStepGetsShorter) {
+  const RoutingTrace trace =
+      make_synthetic_trace({.experts = 4, .tokens = 500, .expert_width = 4096}, 3);
+  const Cluster cluster = cluster_of({1, 1});
+  const Placement running(placement_shape(trace, 2), std::vector<std::vector<int>>(8, {0, 1}));
+  const PlanOptions options{
+      .slots = 8, .tokens_per_step = 10, .time_budget_s = 0.02, .running = &running};
+  const Replan replan = replan_placement(trace, cluster, options);
+  EXPECT_FALSE(replan.must);
+  EXPECT_TRUE(replan.moves);
+  EXPECT_EQ(replan.migration.replicas, 0);
+  EXPECT_GT(replan.migration.dropped, 0);
+  EXPECT_LT(replan.after.time.total(), replan.before.time.total());
+}
+
+TEST(ReplanEdges, ThePlacementThatRunsIsNoMove) {
+  const RoutingTrace trace = make_synthetic_trace(kTopics, 3);
+  const Cluster cluster = cluster_of({1, 1});
+  PlanOptions options{.time_budget_s = 0.015};
+  const Placement running = plan_placement(trace, cluster, options);
+  options.running = &running;
+  const Replan replan = replan_placement(trace, cluster, options);
+  EXPECT_FALSE(replan.moves);
+  EXPECT_EQ(replan.migration.dropped, 0);
+  EXPECT_EQ(replan.placement, running);
 }
 
 }  // namespace
