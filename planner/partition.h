@@ -6,7 +6,9 @@
 // uniform: sum of visit[n] over V_A and over V_B, less `meet` if some node is in both: such a node
 // can be the pivot, and B's copy to it is saved. With c = 1 - 1/M, the pivot flow has
 // visit = 1 + c and meet = 1, the home flow visit = 2c and meet = 0; a constant of one copy a
-// token, the pivot flow's gain, is left out. An expert that is not where it was costs `away`.
+// token, the pivot flow's gain, is left out. Tokens with choices in one group only, whose pivot
+// stays at home, cost 2c a node in every flow: too few to matter to a search, and bounds know of
+// them. An expert that is not where it was costs `away`.
 
 #include <cstdint>
 #include <memory>
@@ -26,6 +28,8 @@ class Partition {
   struct Costs {
     std::vector<double> visit;  ///< [nodes]
     double meet = 0;
+    /// [nodes] of a token with choices in one group only, for bounds; empty: as `visit`.
+    std::vector<double> visit_alone = {};
     /// Of an expert that is not where it was, [experts] nodes; empty: nowhere.
     double away = 0;
     std::vector<int> was = {};

@@ -37,19 +37,20 @@ constexpr double kHomePays = 0.02;  // of a step, to do without pivots
 
 /// What the placement file says about its making.
 std::string plan_json(FileSystem& files, const Options& options, const PlacementCosts& costs,
-                      double least, int slots) {
+                      std::optional<double> least, int slots) {
   const auto hash_of = [&](const std::string& path) {
     return hash_hex(hash_bytes(files.read(path)));
   };
   return fmt::format(
       "{{\"flow\": \"{}\", \"load_cap\": {}, \"slots\": {}, \"tokens_per_step\": {}, \"seed\": {}, "
       "\"time_budget_s\": {},\n"
-      "  \"copies_per_token\": {}, \"bound\": {}, \"rank_imbalance\": {}, \"step_s\": {},\n"
+      "  \"copies_per_token\": {}, {}\"rank_imbalance\": {}, \"step_s\": {},\n"
       "  \"trace\": {}, \"trace_xxh3\": \"{}\", \"topology\": {}, \"topology_xxh3\": \"{}\"}}",
       name_of(options.plan.flow), options.plan.load_cap, slots, options.plan.tokens_per_step,
-      options.plan.seed, options.plan.time_budget_s, costs.of(options.plan.flow), least,
-      costs.rank_imbalance, costs.time.total(), quote(options.trace), hash_of(options.trace),
-      quote(options.topology), hash_of(options.topology));
+      options.plan.seed, options.plan.time_budget_s, costs.of(options.plan.flow),
+      least ? fmt::format("\"bound\": {}, ", *least) : "", costs.rank_imbalance, costs.time.total(),
+      quote(options.trace), hash_of(options.trace), quote(options.topology),
+      hash_of(options.topology));
 }
 
 struct Planned {
@@ -117,7 +118,8 @@ void print_replan(const Replan& replan, const PlanOptions& options) {
 }
 
 void write_files(FileSystem& files, const RoutingTrace& trace, const Cluster& cluster,
-                 const Options& options, const Planned& planned, double least, int slots) {
+                 const Options& options, const Planned& planned, std::optional<double> least,
+                 int slots) {
   files.write_atomically(options.output, planned.placement.to_json(plan_json(
                                              files, options, planned.costs, least, slots)));
   Path picture = Path(options.output).replace_extension(".html");
@@ -127,6 +129,15 @@ void write_files(FileSystem& files, const RoutingTrace& trace, const Cluster& cl
   files.write_atomically(picture, make_picture(trace, planned.placement, cluster.topology,
                                                "Placement of " + options.trace));
   fmt::print("written: {}, and a picture of it: {}\n", options.output, picture.string());
+}
+
+std::string bound_text(std::optional<double> least, double copies) {
+  if (!least) {
+    return "copies have no bound where the trace says which homes tokens have";
+  }
+  return fmt::format(
+      "with one replica of each expert no placement needs fewer than {:.3f} copies, {:.1f}% less",
+      *least, copies > 0 ? 100 * (1 - *least / copies) : 0);
 }
 
 int plan(Options options) {
@@ -145,7 +156,7 @@ int plan(Options options) {
   const Seconds start = clock.now();
   const Planned planned = plan_flow(trace, cluster, options, shape.groups);
   const double seconds = (clock.now() - start).count();
-  const double least = least_copies(trace, cluster, options.plan);
+  const std::optional<double> least = least_copies(trace, cluster, options.plan);
   const auto costs_of = [&](const Placement& placement) {
     return evaluate_placement(trace, cluster, placement, options.plan);
   };
@@ -160,12 +171,10 @@ int plan(Options options) {
   }
   rows.emplace_back("planned", planned.costs);
   print_plan_table(rows);
-  const double copies = planned.costs.of(options.plan.flow);
   fmt::print(
-      "planned for the {} flow in {:.2f} s; with one replica of each expert no placement needs "
-      "fewer than {:.3f} copies, {:.1f}% less, and none loads a rank less than {:.3f} of the "
+      "planned for the {} flow in {:.2f} s; {}, and none loads a rank less than {:.3f} of the "
       "mean\n",
-      name_of(options.plan.flow), seconds, least, copies > 0 ? 100 * (1 - least / copies) : 0,
+      name_of(options.plan.flow), seconds, bound_text(least, planned.costs.of(options.plan.flow)),
       least_rank_imbalance(trace, cluster, options.plan));
   if (planned.replan) {
     print_replan(*planned.replan, options.plan);
