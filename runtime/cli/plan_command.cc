@@ -33,7 +33,8 @@ struct Options {
 };
 
 constexpr double kMiB = 1024.0 * 1024.0;
-constexpr double kHomePays = 0.02;  // of a step, to do without pivots
+constexpr double kMostSeconds = 1e8;  // some years
+constexpr double kHomePays = 0.02;    // of a step, to do without pivots
 
 /// What the placement file says about its making.
 std::string plan_json(FileSystem& files, const Options& options, const PlacementCosts& costs,
@@ -216,8 +217,10 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->capture_default_str();
   CLI::Option* slots =
       command
-          ->add_option("--slots", options->plan.slots,
-                       "Experts on a rank, both groups together; as few as hold all unless given")
+          ->add_option(
+              "--slots", options->plan.slots,
+              "Experts on a rank, both groups together; as few as hold all unless given; more "
+              "than there are make no difference")
           ->check(CLI::PositiveNumber);
   command
       ->add_option("--redundancy", options->plan.redundancy,
@@ -229,7 +232,7 @@ CommandFunction add_plan_command(CLI::App& app) {
   command
       ->add_option("--tokens-per-step", options->plan.tokens_per_step,
                    "Of training, in which replicas must pay; the trace's unless given")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1.0, kMostTokensPerStep));
   CLI::Option* start = command->add_option(
       "--start", options->start,
       "Placement that training runs with: only what pays for its move within the horizon moves");
@@ -247,7 +250,7 @@ CommandFunction add_plan_command(CLI::App& app) {
                    "so the result is the same on any machine")
       ->transform(
           CLI::AsNumberWithUnit(std::map<std::string, double>{{"ms", 1e-3}, {"s", 1}, {"min", 60}}))
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1e-9, kMostSeconds))
       ->capture_default_str();
   options->plan.threads = threads_per_rank(0, Topology::single_node(1), 0);
   command
