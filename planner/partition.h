@@ -10,6 +10,7 @@
 // stays at home, cost 2c a node in every flow: too few to matter to a search, and bounds know of
 // them. An expert that is not where it was costs `away`.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -30,11 +31,19 @@ class Partition {
     double meet = 0;
     /// [nodes] of a token with choices in one group only, for bounds; empty: as `visit`.
     std::vector<double> visit_alone = {};
-    /// Of an expert that is not where it was, [experts] nodes; empty: nowhere.
+    /// Of an expert that is not where it was, [experts] nodes; empty: nowhere. Where it
+    /// had replicas on other nodes, too, it may go there for nothing: [experts] nodes, or empty.
     double away = 0;
     std::vector<int> was = {};
+    std::vector<std::vector<int>> had = {};
     double away_from(int expert, int node) const {
-      return was.empty() || was[as_index(expert)] == node ? 0 : away;
+      if (was.empty() || was[as_index(expert)] == node) {
+        return 0;
+      }
+      return !had.empty() &&
+                     std::ranges::find(had[as_index(expert)], node) != had[as_index(expert)].end()
+                 ? 0
+                 : away;
     }
   };
 

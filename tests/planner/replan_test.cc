@@ -215,8 +215,8 @@ TEST(ReplanEdges, DroppingReplicasIsAMove) {
   const PlacementShape shape = placement_shape(trace, 2);
   const Placement running(shape, std::vector<std::vector<int>>(8, {0, 1}));
   for (const double horizon : {1e-6, 1e6}) {
-    const Replan replan =
-        replan_placement(trace, cluster, {.running = &running, .horizon_steps = horizon});
+    const Replan replan = replan_placement(
+        trace, cluster, {.time_budget_s = 0.02, .running = &running, .horizon_steps = horizon});
     EXPECT_TRUE(replan.must);
     EXPECT_TRUE(replan.moves);
     EXPECT_EQ(replan.migration.replicas, 0);
@@ -224,6 +224,24 @@ TEST(ReplanEdges, DroppingReplicasIsAMove) {
     EXPECT_EQ(replan.migration.inter_bytes, 0);
     expect_slots(replan.placement, 4);
   }
+}
+
+/// Experts that run on two nodes of four may stay on either at no cost, however dear moving is; to
+/// the other nodes, where the rest of their topics is, they would move.
+TEST(ReplanEdges, ReplicasThatStayDoNotMove) {
+  const RoutingTrace trace =
+      make_synthetic_trace({.experts = 8, .tokens = 400, .cluster = 2, .strength = 1}, 3);
+  const Cluster cluster = cluster_of({1, 1, 1, 1});
+  std::vector<std::vector<int>> ranks;
+  for (int expert = 0; expert < 16; ++expert) {
+    ranks.push_back(expert % 8 < 4 ? std::vector<int>{0, 1} : std::vector<int>{2, 3});
+  }
+  const Placement running(placement_shape(trace, 4), ranks);
+  const PlanOptions options{
+      .load_cap = 100, .time_budget_s = 0.05, .running = &running, .horizon_steps = 1e-9};
+  const Placement planned = plan_placement(trace, cluster, options);
+  EXPECT_EQ(plan_migration(running, planned, cluster, 1).replicas, 0);
+  expect_slots(planned, 4);
 }
 
 /// Replicas whose gradients cost more than they save, in slots that hold them.
