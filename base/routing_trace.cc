@@ -68,6 +68,9 @@ class Reader {
     trace.expert_width = integer("expert_width", 1, std::numeric_limits<std::int32_t>::max());
     trace.tokens_per_step = integer("tokens_per_step", 0, std::int64_t{1} << 53);
     trace.dtype = text("dtype");
+    if (trace.dtype != "float32" && trace.dtype != "bfloat16") {
+      fail(fmt::format("metadata 'dtype' is {}, neither float32 nor bfloat16", quote(trace.dtype)));
+    }
     trace.model = text("model");
     std::map<std::pair<int, int>, bool> found;  // ordered by block, then group
     for (const auto& [name, entry] : file_.tensors()) {

@@ -27,7 +27,7 @@ struct RoutingTrace {
   std::int64_t hidden = 0;
   std::int64_t expert_width = 0;
   std::int64_t tokens_per_step = 0;  ///< of the training that this is a sample of; 0: not known
-  std::string dtype = "float32";     ///< of the rows that travel
+  std::string dtype = "float32";     ///< of the rows that travel, or "bfloat16"
   std::string model;                 ///< where the model came from, for people
   std::vector<SubLayer> sub_layers;  ///< by block, then group
   std::vector<std::int32_t> home;    ///< [tokens] rank; empty: costs are means over uniform homes

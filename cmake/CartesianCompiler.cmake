@@ -29,6 +29,10 @@ if(CARTESIAN_NATIVE)
     target_compile_options(cartesian_compiler INTERFACE "$<${cxx}:-mprefer-vector-width=512>")
   endif()
 endif()
+# For what must come out the same on any machine. Linked after cartesian_compiler, whose option it overrides: a target's own
+# options come before those of what it links.
+add_library(cartesian_uncontracted INTERFACE)
+target_compile_options(cartesian_uncontracted INTERFACE "$<${cxx}:-ffp-contract=off>")
 if(CARTESIAN_SANITIZE)
   target_compile_options(cartesian_compiler INTERFACE
     "$<${cxx}:-fsanitize=${CARTESIAN_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")

@@ -22,6 +22,8 @@ double sum_of_largest(std::vector<double>& values, std::size_t count) {
 
 double least_cost(const CoActivation& all, const Partition::Costs& costs, int slots) {
   const double visit = *std::ranges::min_element(costs.visit);
+  const double alone =
+      costs.visit_alone.empty() ? visit : *std::ranges::min_element(costs.visit_alone);
   double choices = 0;
   double saved = 0;
   for (int expert = 0; expert < all.experts(); ++expert) {
@@ -36,9 +38,11 @@ double least_cost(const CoActivation& all, const Partition::Costs& costs, int sl
     }
     saved += sum_of_largest(weights, static_cast<std::size_t>(slots - 1)) / 2;
   }
-  const double by_pairs = visit * choices - saved;
-  const double by_tokens = visit * static_cast<double>(all.choosing()) -
-                           costs.meet * static_cast<double>(all.choosing_both());
+  const auto choices_alone = static_cast<double>(all.choices_alone());
+  const double by_pairs = visit * (choices - choices_alone) + alone * choices_alone - saved;
+  const auto both = static_cast<double>(all.choosing_both());
+  const double by_tokens =
+      (2 * visit - costs.meet) * both + alone * (static_cast<double>(all.choosing()) - 2 * both);
   return std::max(by_pairs, by_tokens);
 }
 

@@ -53,6 +53,7 @@ CoActivation::CoActivation(const LayerTrace& layer)
     }
     choosing_ += groups;
     choosing_both_ += groups == 2 ? 1 : 0;
+    choices_alone_ += groups == 1 ? static_cast<std::int64_t>(chosen.size()) : 0;
     for (std::size_t i = 0; i < chosen.size(); ++i) {
       std::int32_t* row = together_.data() + as_index(chosen[i]) * count;
       for (std::size_t j = i; j < chosen.size(); ++j) {

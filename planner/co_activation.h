@@ -36,6 +36,8 @@ class CoActivation {
   /// (token, group) pairs with choices, and tokens with choices in both groups.
   std::int64_t choosing() const { return choosing_; }
   std::int64_t choosing_both() const { return choosing_both_; }
+  /// Choices of tokens with choices in one group only.
+  std::int64_t choices_alone() const { return choices_alone_; }
   /// Choices of one group in the mean over (token, group) pairs that have any.
   double choices() const;
 
@@ -44,6 +46,7 @@ class CoActivation {
   std::int64_t tokens_;
   std::int64_t choosing_ = 0;
   std::int64_t choosing_both_ = 0;
+  std::int64_t choices_alone_ = 0;
   std::vector<std::int64_t> loads_;     // [experts]
   std::vector<std::int32_t> together_;  // [experts][experts]
 };

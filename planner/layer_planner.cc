@@ -1,6 +1,7 @@
 #include "planner/layer_planner.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <numeric>
 
@@ -155,6 +156,9 @@ Partition::Costs LayerPlanner::costs(const Task& task) const {
     costs.away = task.away;
     for (const std::vector<int>& ranks : *task.running) {
       costs.was.push_back(topology_.node(ranks[0]));
+      std::vector<int>& had = costs.had.emplace_back();
+      std::ranges::transform(ranks, std::back_inserter(had),
+                             [&](int rank) { return topology_.node(rank); });
     }
   }
   return costs;

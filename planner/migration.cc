@@ -37,12 +37,16 @@ Migration plan_migration(const Placement& from, const Placement& to, const Clust
   Migration migration;
   std::vector<double> out(as_index(topology.nodes()));
   std::vector<double> in(as_index(topology.nodes()));
-  std::vector<double> inside(as_index(topology.ranks()));
+  std::vector<double> given(as_index(topology.ranks()));  // inside nodes
+  std::vector<double> taken(as_index(topology.ranks()));
   for (int layer = 0; layer < shape.layers; ++layer) {
     for (int group = 0; group < shape.groups; ++group) {
       for (int expert = 0; expert < shape.experts; ++expert) {
         const auto holders = from.replicas(layer, group, expert);
-        for (const int rank : to.replicas(layer, group, expert)) {
+        const auto heirs = to.replicas(layer, group, expert);
+        migration.dropped += std::ranges::count_if(
+            holders, [&](int rank) { return std::ranges::find(heirs, rank) == heirs.end(); });
+        for (const int rank : heirs) {
           if (std::ranges::find(holders, rank) != holders.end()) {
             continue;
           }
@@ -50,7 +54,8 @@ Migration plan_migration(const Placement& from, const Placement& to, const Clust
           const int source = source_of(holders, rank, topology);
           if (topology.node(source) == topology.node(rank)) {
             migration.intra_bytes += expert_bytes;
-            inside[as_index(source)] += expert_bytes;
+            given[as_index(source)] += expert_bytes;
+            taken[as_index(rank)] += expert_bytes;
           } else {
             migration.inter_bytes += expert_bytes;
             out[as_index(topology.node(source))] += expert_bytes;
@@ -60,8 +65,9 @@ Migration plan_migration(const Placement& from, const Placement& to, const Clust
       }
     }
   }
-  migration.seconds = std::max(std::max(largest(out), largest(in)) / cluster.inter.bytes_per_s,
-                               largest(inside) / cluster.intra.bytes_per_s);
+  migration.seconds =
+      std::max(std::max(largest(out), largest(in)) / cluster.inter.bytes_per_s,
+               std::max(largest(given), largest(taken)) / cluster.intra.bytes_per_s);
   return migration;
 }
 

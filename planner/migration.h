@@ -1,6 +1,8 @@
 #pragma once
 // Migration: what must move when one placement follows another while training runs.
 
+#include <cstdint>
+
 #include "base/placement.h"
 #include "planner/cluster.h"
 
@@ -8,6 +10,7 @@ namespace cartesian {
 
 struct Migration {
   std::int64_t replicas = 0;  ///< that come to ranks which did not have them
+  std::int64_t dropped = 0;   ///< that ranks had and have no longer, those of moved experts too
   double inter_bytes = 0;
   double intra_bytes = 0;
   double seconds = 0;  ///< of the busiest card or rank, both directions at once

@@ -304,6 +304,7 @@ Partition::Costs visit_costs(const Topology& topology, Flow flow, std::size_t gr
     const double share =
         static_cast<double>(topology.ranks_of_node(node).size()) / topology.ranks();
     costs.visit.push_back(pivot ? 2 - share : 2 - 2 * share);
+    costs.visit_alone.push_back(2 - 2 * share);
   }
   costs.meet = pivot ? 1 : 0;
   return costs;

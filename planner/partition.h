@@ -6,8 +6,11 @@
 // uniform: sum of visit[n] over V_A and over V_B, less `meet` if some node is in both: such a node
 // can be the pivot, and B's copy to it is saved. With c = 1 - 1/M, the pivot flow has
 // visit = 1 + c and meet = 1, the home flow visit = 2c and meet = 0; a constant of one copy a
-// token, the pivot flow's gain, is left out. An expert that is not where it was costs `away`.
+// token, the pivot flow's gain, is left out. Tokens with choices in one group only, whose pivot
+// stays at home, cost 2c a node in every flow: too few to matter to a search, and bounds know of
+// them. An expert that is not where it was costs `away`.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -26,11 +29,21 @@ class Partition {
   struct Costs {
     std::vector<double> visit;  ///< [nodes]
     double meet = 0;
-    /// Of an expert that is not where it was, [experts] nodes; empty: nowhere.
+    /// [nodes] of a token with choices in one group only, for bounds; empty: as `visit`.
+    std::vector<double> visit_alone = {};
+    /// Of an expert that is not where it was, [experts] nodes; empty: nowhere. Where it
+    /// had replicas on other nodes, too, it may go there for nothing: [experts] nodes, or empty.
     double away = 0;
     std::vector<int> was = {};
+    std::vector<std::vector<int>> had = {};
     double away_from(int expert, int node) const {
-      return was.empty() || was[as_index(expert)] == node ? 0 : away;
+      if (was.empty() || was[as_index(expert)] == node) {
+        return 0;
+      }
+      return !had.empty() &&
+                     std::ranges::find(had[as_index(expert)], node) != had[as_index(expert)].end()
+                 ? 0
+                 : away;
     }
   };
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <string_view>
 #include <vector>
 
 #include "base/check.h"
@@ -22,6 +23,11 @@ constexpr int kMostCells = 64;  // of a side of a matrix
 constexpr int kCell = 9;
 constexpr int kBand = 6;  // the strip that tells nodes apart
 constexpr int kNodeColors = 8;
+// What a page may have in all, a layer in the names of its experts, and nodes that it shows: a
+// layer that has all of it is a third of a page.
+constexpr std::size_t kMostBytes = 4000000;
+constexpr std::size_t kMostNameBytes = 600000;
+constexpr int kMostNodes = 1024;
 
 constexpr const char* kHead = R"(<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -140,27 +146,42 @@ class LayerPicture {
         layer_.block, side + kBand + 2, side + kBand + 2, side + kBand + 2, side + kBand + 2);
     for (int a = 0; a < cells; ++a) {
       for (int b = 0; b < cells; ++b) {
-        svg += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\"/>",
-                           kBand + 2 + b * kCell, kBand + 2 + a * kCell, kCell, kCell,
+        svg += fmt::format("<path d=\"M{} {}h{}v{}h-{}z\" fill=\"{}\"/>", kBand + 2 + b * kCell,
+                           kBand + 2 + a * kCell, kCell, kCell, kCell,
                            cell_color(times[as_index(a) * as_index(cells) + as_index(b)]));
       }
     }
-    const double scale = static_cast<double>(side) / layer_.experts;
-    for (int node = 0; node < topology_.nodes(); ++node) {
-      const auto [a, a_end] = range(0, node);
-      const auto [b, b_end] = range(1, node);
-      const auto place = [&](int expert) { return kBand + 2 + scale * expert; };
-      svg += fmt::format(
-          "<rect x=\"0\" y=\"{:.1f}\" width=\"{}\" height=\"{:.1f}\" fill=\"{}\"/>"
-          "<rect x=\"{:.1f}\" y=\"0\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/>"
-          "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" "
-          "stroke=\"{}\" stroke-width=\"2\"/>",
-          place(a), kBand, scale * (a_end - a), node_color(node), place(b), scale * (b_end - b),
-          kBand, node_color(node), place(b), place(a), scale * (b_end - b), scale * (a_end - a),
-          node_color(node));
+    for (int node = 0; node < shown_nodes(); ++node) {
+      svg += marks(node, static_cast<double>(side) / layer_.experts);
     }
     return svg + "</svg>";
   }
+
+  /// A node's part of the strips, and its box.
+  std::string marks(int node, double scale) const {
+    const auto [a, a_end] = range(0, node);
+    const auto [b, b_end] = range(1, node);
+    const auto place = [&](int expert) { return kBand + 2 + scale * expert; };
+    const char* color = node_color(node);
+    std::string svg;
+    if (a < a_end) {
+      svg += fmt::format("<rect x=\"0\" y=\"{:.1f}\" width=\"{}\" height=\"{:.1f}\" fill=\"{}\"/>",
+                         place(a), kBand, scale * (a_end - a), color);
+    }
+    if (b < b_end) {
+      svg += fmt::format("<rect x=\"{:.1f}\" y=\"0\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/>",
+                         place(b), scale * (b_end - b), kBand, color);
+    }
+    if (a < a_end && b < b_end) {
+      svg += fmt::format(
+          "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" "
+          "stroke=\"{}\" stroke-width=\"2\"/>",
+          place(b), place(a), scale * (b_end - b), scale * (a_end - a), color);
+    }
+    return svg;
+  }
+
+  int shown_nodes() const { return std::min(topology_.nodes(), kMostNodes); }
 
   /// Places, in the order of a group, of the experts whose first node is this one.
   std::pair<int, int> range(std::size_t group, int node) const {
@@ -174,26 +195,37 @@ class LayerPicture {
 
   std::string nodes() const {
     std::string rows;
-    for (int node = 0; node < topology_.nodes(); ++node) {
+    std::size_t left = kMostNameBytes;
+    for (int node = 0; node < shown_nodes(); ++node) {
       rows +=
           fmt::format("<tr><th><span class=\"swatch\" style=\"background:{}\"></span>node {}</th>",
                       node_color(node), node);
       for (int group = 0; group < static_cast<int>(layer_.groups.size()); ++group) {
-        rows += "<td>" + members(group, node) + "</td>";
+        const std::string names = members(group, node, left);
+        left -= std::min(left, names.size());
+        rows += "<td>" + names + "</td>";
       }
       rows += "</tr>";
+    }
+    if (shown_nodes() < topology_.nodes()) {
+      rows += fmt::format("<tr><th>and {} nodes more</th></tr>", topology_.nodes() - shown_nodes());
     }
     return fmt::format("<table><tr><th></th><th>A</th>{}</tr>{}</table>",
                        layer_.groups.size() == 2 ? "<th>B</th>" : "", rows);
   }
 
-  std::string members(int group, int node) const {
+  /// As many as fit `most` bytes.
+  std::string members(int group, int node, std::size_t most) const {
     std::string names;
     for (const int expert : order_[as_index(group)]) {
       const auto ranks = placement_.replicas(index_, group, expert);
       if (std::ranges::any_of(ranks, [&](int rank) { return topology_.node(rank) == node; })) {
-        names +=
+        const std::string name =
             fmt::format("{}{}{}", names.empty() ? "" : " ", expert, ranks.size() > 1 ? "*" : "");
+        if (names.size() + name.size() > most) {
+          return names + " …";
+        }
+        names += name;
       }
     }
     return names;
@@ -207,6 +239,21 @@ class LayerPicture {
   std::vector<std::vector<int>> order_;           // [groups][experts]
 };
 
+/// The least, so that every step-th section, from the first on, has at most `room` bytes.
+std::size_t step_that_fits(const std::vector<std::string>& sections, std::size_t room) {
+  std::size_t step = 1;
+  for (; step < sections.size(); ++step) {
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < sections.size(); i += step) {
+      bytes += sections[i].size();
+    }
+    if (bytes <= room) {
+      break;
+    }
+  }
+  return step;
+}
+
 }  // namespace
 
 std::string make_picture(const RoutingTrace& trace, const Placement& placement,
@@ -216,11 +263,19 @@ std::string make_picture(const RoutingTrace& trace, const Placement& placement,
         "the placement is of this trace and topology");
   const std::string name = html_escaped(title);
   std::string page = fmt::format(kHead, name, name);
-  const std::size_t stride = (layers.size() + kMostLayers - 1) / kMostLayers;
-  for (std::size_t i = 0; i < layers.size(); i += std::max<std::size_t>(1, stride)) {
-    page += LayerPicture(layers[i], static_cast<int>(i), placement, topology).html();
+  constexpr std::string_view kEnd =
+      "<p>An asterisk: the expert has replicas on several ranks.</p></body></html>\n";
+  const std::size_t stride =
+      std::max<std::size_t>(1, (layers.size() + kMostLayers - 1) / kMostLayers);
+  std::vector<std::string> sections;
+  for (std::size_t i = 0; i < layers.size(); i += stride) {
+    sections.push_back(LayerPicture(layers[i], static_cast<int>(i), placement, topology).html());
   }
-  return page + "<p>An asterisk: the expert has replicas on several ranks.</p></body></html>\n";
+  const std::size_t step = step_that_fits(sections, kMostBytes - page.size() - kEnd.size());
+  for (std::size_t i = 0; i < sections.size(); i += step) {
+    page += sections[i];
+  }
+  return page.append(kEnd);
 }
 
 }  // namespace cartesian

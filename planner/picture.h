@@ -11,8 +11,9 @@
 namespace cartesian {
 
 /// One HTML file that needs nothing else, neither files nor a network. Of models with many layers
-/// every second, third, ... is shown, and of layers with many experts cells are means over
-/// neighbours, so that it stays below 4 MB. `title` may hold any text.
+/// every second, third, ... is shown, of layers with many experts cells are means over neighbours,
+/// and of very many nodes the first, with the names of as many experts as there is room for, so
+/// that it stays below 4 MB. `title` may hold any text.
 std::string make_picture(const RoutingTrace& trace, const Placement& placement,
                          const Topology& topology, const std::string& title);
 

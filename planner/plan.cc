@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "base/error.h"
 #include "base/index.h"
@@ -29,6 +30,26 @@ void check_running(const Placement& running, const PlacementShape& shape) {
         "topology have {} of {} x {} on {}",
         has.layers, has.groups, has.experts, has.ranks, shape.layers, shape.groups, shape.experts,
         shape.ranks));
+  }
+}
+
+/// Also refuses what is not a number.
+void check_options(const PlanOptions& options) {
+  const auto check_within = [](const char* name, double value, double least, double most) {
+    if (!(value >= least && value <= most)) {
+      throw ConfigError(
+          fmt::format("{} of a plan is {:g}, not within [{:g}, {:g}]", name, value, least, most));
+    }
+  };
+  constexpr double kAny = std::numeric_limits<double>::infinity();
+  check_within("load_cap", options.load_cap, 1, kAny);
+  check_within("load_margin", options.load_margin, 0, kAny);
+  check_within("redundancy", options.redundancy, 0, kAny);
+  check_within("tokens_per_step", options.tokens_per_step, 0, kMostTokensPerStep);
+  check_within("time_budget_s", options.time_budget_s, 0, kAny);
+  if (!(options.horizon_steps > 0)) {
+    throw ConfigError(
+        fmt::format("horizon_steps of a plan is {:g}, not above 0", options.horizon_steps));
   }
 }
 
@@ -117,6 +138,13 @@ ExpertRanks ranks_of(const Placement& placement, std::size_t layer) {
 
 }  // namespace
 
+std::int64_t work_of_layer(const PlanOptions& options, std::size_t layers) {
+  constexpr double kMostWork = 1e15;  // what is made of it stays within 64 bits
+  const double work = options.time_budget_s * kWorkPerSecond;
+  return static_cast<std::int64_t>(std::min(work, kMostWork) /
+                                   static_cast<double>(std::max<std::size_t>(1, layers)));
+}
+
 double expert_bytes(const RoutingTrace& trace) {
   constexpr double kBytesPerParameter = 4 * sizeof(float);  // weight, gradient, two moments
   return 3 * static_cast<double>(trace.hidden) * static_cast<double>(trace.expert_width) *
@@ -141,8 +169,18 @@ int slots_per_rank(const PlacementShape& shape, const PlanOptions& options) {
         "{} slots on each of {} ranks hold {} experts, but a layer has {}: at least {} are needed",
         options.slots, shape.ranks, options.slots * shape.ranks, experts, needed));
   }
-  const int more = static_cast<int>(std::ceil(experts * (1 + options.redundancy) / shape.ranks));
-  return options.slots > 0 ? options.slots : std::max(needed, more);
+  check_options(options);
+  const auto wanted =
+      options.slots > 0
+          ? options.slots
+          : static_cast<int>(std::min(std::ceil(experts * (1 + options.redundancy) / shape.ranks),
+                                      static_cast<double>(experts)));
+  const int slots = std::clamp(wanted, needed, experts);
+  if (std::int64_t{slots} * shape.ranks > std::numeric_limits<int>::max()) {
+    throw ConfigError(fmt::format("{} slots on each of {} ranks are more than can be planned: {}",
+                                  slots, shape.ranks, std::numeric_limits<int>::max()));
+  }
+  return slots;
 }
 
 Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
@@ -155,9 +193,7 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
     check_running(*options.running, placement_shape(trace, cluster.topology.ranks()));
   }
   const std::size_t layers = layers_of(trace).size();
-  const auto work =
-      static_cast<std::int64_t>(options.time_budget_s * kWorkPerSecond /
-                                static_cast<double>(std::max<std::size_t>(1, layers)));
+  const std::int64_t work = work_of_layer(options, layers);
   Placement placement =
       place(trace, cluster, options, [&](LayerPlanner& planner, std::size_t layer) {
         ExpertRanks running;

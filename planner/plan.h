@@ -2,6 +2,7 @@
 // plan_placement(): experts of every layer to ranks so that the trace's tokens travel little, with
 // no node much more loaded than the mean. The same for a seed on any number of threads.
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/itinerary.h"
@@ -11,6 +12,8 @@
 
 namespace cartesian {
 
+inline constexpr double kMostTokensPerStep = 0x1p53;
+
 struct PlanOptions {
   Flow flow = Flow::pivot;  ///< what is planned for; `flat` as `home`
   double load_cap = 1.10;   ///< most choices on a node, over the mean of its share
@@ -19,7 +22,8 @@ struct PlanOptions {
   double load_margin = 0.03;
   int slots = 0;          ///< experts on a rank, of both groups; 0: as few as hold each once
   double redundancy = 0;  ///< of slots == 0: so many more, as a share of the experts, for replicas
-  double tokens_per_step = 0;  ///< of training, which replicas must pay in; 0: the trace's
+  double tokens_per_step = 0;  ///< of training, which replicas must pay in; 0: the trace's; at most
+                               ///< kMostTokensPerStep
   std::uint64_t seed = 1;
   double time_budget_s = 2;  ///< of one thread; counted in work, and so the same on any machine
   int threads = 1;
@@ -31,9 +35,13 @@ struct PlanOptions {
   double horizon_steps = 1000;  ///< above 0
 };
 
-/// Slots of a rank that options ask for. Throws ConfigError, saying how many would do, if these do
-/// not hold every expert of a layer once.
+/// Slots of a rank that options ask for; no more than a layer has experts, since no rank can use
+/// more. Throws ConfigError on options that cannot be, or, saying how many would do, if the slots
+/// do not hold every expert of a layer once.
 int slots_per_rank(const PlacementShape& shape, const PlanOptions& options);
+
+/// What the time budget allows a layer, in units of Partition::work().
+std::int64_t work_of_layer(const PlanOptions& options, std::size_t layers);
 
 /// Bytes of an expert with its gradient and two moments, float32.
 double expert_bytes(const RoutingTrace& trace);

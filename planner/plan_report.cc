@@ -26,7 +26,7 @@ PlacementCosts evaluate_layer(const RoutingTrace& trace, const LayerTrace& layer
   costs.gate = count(Flow::pivot, PivotRule::gate).copies_per_token();
   Traffic pivot = count(Flow::pivot, PivotRule::table);
   costs.table = pivot.copies_per_token();
-  if (!layer.speculative.empty()) {
+  if (layer.groups.size() == 2 && best_rule(trace) == PivotRule::speculative) {
     pivot = count(Flow::pivot, PivotRule::speculative);
     costs.speculative = pivot.copies_per_token();
   }
@@ -112,7 +112,11 @@ double least_rank_imbalance(const RoutingTrace& trace, const Cluster& cluster,
   return worst;
 }
 
-double least_copies(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options) {
+std::optional<double> least_copies(const RoutingTrace& trace, const Cluster& cluster,
+                                   const PlanOptions& options) {
+  if (!trace.home.empty()) {
+    return std::nullopt;
+  }
   const std::vector<LayerTrace> layers = layers_of(trace);
   const int slots = slots_per_rank(placement_shape(trace, cluster.topology.ranks()), options);
   int most_ranks = 0;

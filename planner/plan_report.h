@@ -15,10 +15,10 @@ struct PlacementCosts {
   double flat = 0;
   double home = 0;
   double oracle = 0;                  ///< pivots chosen by B's true choices
-  std::optional<double> speculative;  ///< by the trace's, if it has any
+  std::optional<double> speculative;  ///< by the trace's, if all its layers have them
   double table = 0;                   ///< by pivot scores of this placement
   double gate = 0;
-  /// In the flow that is planned for:
+  /// In the flow that is planned for, pivots chosen by best_rule():
   double inter_bytes = 0;  ///< per token, all layers, forward
   double intra_bytes = 0;
   /// The most loaded network card over the mean, of each phase's worst layer.
@@ -42,7 +42,9 @@ double least_rank_imbalance(const RoutingTrace& trace, const Cluster& cluster,
                             const PlanOptions& options);
 
 /// A lower bound of `copies` in `options.flow` for every placement with one replica of each expert,
-/// per token, all layers.
-double least_copies(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options);
+/// per token, all layers. None if the trace says where tokens are at home: it is of uniform homes,
+/// and placements can make use of others.
+std::optional<double> least_copies(const RoutingTrace& trace, const Cluster& cluster,
+                                   const PlanOptions& options);
 
 }  // namespace cartesian

@@ -41,12 +41,15 @@ Replan replan_placement(const RoutingTrace& trace, const Cluster& cluster,
   const Migration migration = plan_migration(running, planned, cluster, moving_bytes(trace));
   const double steps = migration.steps_to_pay_back(before.time.total() - after.time.total());
   const bool must = !within_slots(running, slots_per_rank(planned.shape(), options));
-  const bool moves = migration.replicas > 0 && (must || steps <= options.horizon_steps);
+  const bool pays = after.time.total() < before.time.total() && steps <= options.horizon_steps;
+  const bool differs = planned.without_pivot_scores() != running.without_pivot_scores();
+  const bool moves = differs && (must || pays);
   return {.placement = moves ? std::move(planned) : std::move(running),
           .before = before,
           .after = moves ? after : before,
           .migration = migration,
           .steps = steps,
+          .must = must,
           .moves = moves};
 }
 

@@ -12,12 +12,13 @@ struct Replan {
   PlacementCosts after;   ///< of `placement`
   Migration migration;    ///< of what was planned, whether it pays or not
   double steps = 0;       ///< in which that pays back; infinite if it does not save time
-  bool moves = false;
+  bool must = false;      ///< the running placement has more on a rank than its slots
+  bool moves = false;     ///< `placement` is another than the running one
 };
 
-/// plan_placement() from options.running, which must be set. It moves if the predicted time of
-/// options.horizon_steps steps, moving included, falls, or if the running placement has more on a
-/// rank than its slots. Throws as plan_placement() does.
+/// plan_placement() from options.running, which must be set. It moves, if only by dropping
+/// replicas, if the predicted time of options.horizon_steps steps, moving included, falls, or if
+/// the running placement has more on a rank than its slots. Throws as plan_placement() does.
 Replan replan_placement(const RoutingTrace& trace, const Cluster& cluster,
                         const PlanOptions& options);
 

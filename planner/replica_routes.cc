@@ -12,7 +12,7 @@ int count_beside(NodeSet nodes, int node) { return std::popcount(nodes & ~node_b
 
 /// One node of a set, evenly over tokens and experts.
 NodeSet pick(NodeSet nodes, std::int64_t token, int expert) {
-  const auto mixed = static_cast<std::uint64_t>(token * 2654435761 + expert * 40503);
+  const auto mixed = static_cast<std::uint64_t>(token * 2654435761 + std::int64_t{expert} * 40503);
   auto skip = static_cast<int>((mixed >> 7) % static_cast<std::uint64_t>(std::popcount(nodes)));
   while (skip-- > 0) {
     nodes &= nodes - 1;

@@ -26,6 +26,13 @@ void check_spec(const SyntheticTraceSpec& spec) {
         "{} tokens cannot be",
         spec.layers, spec.groups, spec.experts, spec.cluster, spec.choices, spec.tokens));
   }
+  const std::int64_t of_token = std::int64_t{spec.layers} * spec.groups * spec.choices;
+  if (spec.tokens > kMostSyntheticChoices / of_token) {
+    throw ConfigError(fmt::format(
+        "a synthetic trace of {} tokens with {} choices each, in all layers, has more "
+        "than {} choices: at most {} tokens fit",
+        spec.tokens, of_token, kMostSyntheticChoices, kMostSyntheticChoices / of_token));
+  }
   const auto size = [](std::int64_t value) {
     return value >= 1 && value <= std::numeric_limits<std::int32_t>::max();
   };

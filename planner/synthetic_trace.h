@@ -4,6 +4,7 @@
 // predictions of B that are wrong now and then, texts that keep to a topic.
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "base/routing_trace.h"
@@ -37,7 +38,11 @@ struct SyntheticTraceSpec {
   std::string dtype = "float32";     ///< or "bfloat16"
 };
 
-/// The same for a seed on any machine. Throws ConfigError on a spec that cannot be.
+/// Of all layers and groups together: some 20 GB.
+inline constexpr std::int64_t kMostSyntheticChoices = std::numeric_limits<std::int32_t>::max();
+
+/// The same for a seed on any machine. Throws ConfigError on a spec that cannot be, or of more than
+/// kMostSyntheticChoices choices.
 RoutingTrace make_synthetic_trace(const SyntheticTraceSpec& spec, std::uint64_t seed);
 
 }  // namespace cartesian

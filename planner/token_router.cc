@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/error.h"
 #include "base/index.h"
@@ -20,6 +22,14 @@ std::string_view name_of(PivotRule rule) {
       return "gate";
   }
   return "?";
+}
+
+PivotRule best_rule(const RoutingTrace& trace) {
+  const bool predicted =
+      std::ranges::all_of(trace.sub_layers, [](const RoutingTrace::SubLayer& sub_layer) {
+        return sub_layer.group == 0 || !sub_layer.speculative_ids.empty();
+      });
+  return predicted ? PivotRule::speculative : PivotRule::table;
 }
 
 TokenRouter::TokenRouter(const LayerTrace& layer, int index, const Placement& placement,

@@ -16,6 +16,8 @@ namespace cartesian {
 /// choices; the placement's pivot scores; the gates.
 enum class PivotRule : std::uint8_t { oracle, speculative, table, gate };
 std::string_view name_of(PivotRule rule);
+/// The best rule that the trace has the evidence for, in all its layers: speculative, else table.
+PivotRule best_rule(const RoutingTrace& trace);
 
 /// Not thread-safe. What it is made of must outlive it.
 class TokenRouter {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <new>
 
 #include "base/error.h"
 #include "runtime/cli/command.h"
@@ -28,6 +29,9 @@ int main(int argc, char** argv) {
     return commands.at(app.get_subcommands().front()->get_name())();
   } catch (const Error& error) {  // of a command that is no job of ranks: those end otherwise
     fmt::print(stderr, "cartesian: {}\n", error.what());
+    return kExitError;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "cartesian: this needs more memory than there is\n");
     return kExitError;
   }
 }

@@ -33,23 +33,25 @@ struct Options {
 };
 
 constexpr double kMiB = 1024.0 * 1024.0;
-constexpr double kHomePays = 0.02;  // of a step, to do without pivots
+constexpr double kMostSeconds = 1e8;  // some years
+constexpr double kHomePays = 0.02;    // of a step, to do without pivots
 
 /// What the placement file says about its making.
 std::string plan_json(FileSystem& files, const Options& options, const PlacementCosts& costs,
-                      double least, int slots) {
+                      std::optional<double> least, int slots) {
   const auto hash_of = [&](const std::string& path) {
     return hash_hex(hash_bytes(files.read(path)));
   };
   return fmt::format(
       "{{\"flow\": \"{}\", \"load_cap\": {}, \"slots\": {}, \"tokens_per_step\": {}, \"seed\": {}, "
       "\"time_budget_s\": {},\n"
-      "  \"copies_per_token\": {}, \"bound\": {}, \"rank_imbalance\": {}, \"step_s\": {},\n"
+      "  \"copies_per_token\": {}, {}\"rank_imbalance\": {}, \"step_s\": {},\n"
       "  \"trace\": {}, \"trace_xxh3\": \"{}\", \"topology\": {}, \"topology_xxh3\": \"{}\"}}",
       name_of(options.plan.flow), options.plan.load_cap, slots, options.plan.tokens_per_step,
-      options.plan.seed, options.plan.time_budget_s, costs.of(options.plan.flow), least,
-      costs.rank_imbalance, costs.time.total(), quote(options.trace), hash_of(options.trace),
-      quote(options.topology), hash_of(options.topology));
+      options.plan.seed, options.plan.time_budget_s, costs.of(options.plan.flow),
+      least ? fmt::format("\"bound\": {}, ", *least) : "", costs.rank_imbalance, costs.time.total(),
+      quote(options.trace), hash_of(options.trace), quote(options.topology),
+      hash_of(options.topology));
 }
 
 struct Planned {
@@ -90,24 +92,35 @@ Planned plan_flow(const RoutingTrace& trace, const Cluster& cluster, Options& op
 
 void print_replan(const Replan& replan, const PlanOptions& options) {
   const Migration& migration = replan.migration;
-  if (migration.replicas == 0) {
+  if (migration.replicas == 0 && !replan.moves) {
     fmt::print("nothing moves: no better placement was found\n");
     return;
   }
-  const std::string pays = std::isfinite(replan.steps)
-                               ? fmt::format("pays back in {:.0f} step{}", std::ceil(replan.steps),
-                                             std::ceil(replan.steps) == 1 ? "" : "s")
-                               : "saves no time";
+  if (replan.moves && replan.must) {
+    fmt::print("the running placement has more experts on a rank than its slots\n");
+  }
+  if (migration.replicas == 0) {
+    fmt::print("to drop: {} replica{}; nothing moves, 0 bytes\n", migration.dropped,
+               migration.dropped == 1 ? "" : "s");
+    return;
+  }
+  std::string pays = std::isfinite(replan.steps)
+                         ? fmt::format("pays back in {:.0f} step{}", std::ceil(replan.steps),
+                                       std::ceil(replan.steps) == 1 ? "" : "s")
+                         : "saves no time";
+  if (!replan.must) {
+    pays += fmt::format(", within a horizon of {:g}{}", options.horizon_steps,
+                        replan.moves ? "" : " it does not pay");
+  }
   fmt::print(
-      "{}: {} replicas, {:.1f} MiB between nodes and {:.1f} MiB inside, take {:.1f} ms; that "
-      "{}, within a horizon of {:g}{}\n",
+      "{}: {} replicas, {:.1f} MiB between nodes and {:.1f} MiB inside, take {:.1f} ms; that {}\n",
       replan.moves ? "to move" : "nothing moves", migration.replicas, migration.inter_bytes / kMiB,
-      migration.intra_bytes / kMiB, migration.seconds * 1e3, pays, options.horizon_steps,
-      replan.moves ? "" : " it does not pay");
+      migration.intra_bytes / kMiB, migration.seconds * 1e3, pays);
 }
 
 void write_files(FileSystem& files, const RoutingTrace& trace, const Cluster& cluster,
-                 const Options& options, const Planned& planned, double least, int slots) {
+                 const Options& options, const Planned& planned, std::optional<double> least,
+                 int slots) {
   files.write_atomically(options.output, planned.placement.to_json(plan_json(
                                              files, options, planned.costs, least, slots)));
   Path picture = Path(options.output).replace_extension(".html");
@@ -117,6 +130,15 @@ void write_files(FileSystem& files, const RoutingTrace& trace, const Cluster& cl
   files.write_atomically(picture, make_picture(trace, planned.placement, cluster.topology,
                                                "Placement of " + options.trace));
   fmt::print("written: {}, and a picture of it: {}\n", options.output, picture.string());
+}
+
+std::string bound_text(std::optional<double> least, double copies) {
+  if (!least) {
+    return "copies have no bound where the trace says which homes tokens have";
+  }
+  return fmt::format(
+      "with one replica of each expert no placement needs fewer than {:.3f} copies, {:.1f}% less",
+      *least, copies > 0 ? 100 * (1 - *least / copies) : 0);
 }
 
 int plan(Options options) {
@@ -135,7 +157,7 @@ int plan(Options options) {
   const Seconds start = clock.now();
   const Planned planned = plan_flow(trace, cluster, options, shape.groups);
   const double seconds = (clock.now() - start).count();
-  const double least = least_copies(trace, cluster, options.plan);
+  const std::optional<double> least = least_copies(trace, cluster, options.plan);
   const auto costs_of = [&](const Placement& placement) {
     return evaluate_placement(trace, cluster, placement, options.plan);
   };
@@ -150,12 +172,10 @@ int plan(Options options) {
   }
   rows.emplace_back("planned", planned.costs);
   print_plan_table(rows);
-  const double copies = planned.costs.of(options.plan.flow);
   fmt::print(
-      "planned for the {} flow in {:.2f} s; with one replica of each expert no placement needs "
-      "fewer than {:.3f} copies, {:.1f}% less, and none loads a rank less than {:.3f} of the "
+      "planned for the {} flow in {:.2f} s; {}, and none loads a rank less than {:.3f} of the "
       "mean\n",
-      name_of(options.plan.flow), seconds, least, copies > 0 ? 100 * (1 - least / copies) : 0,
+      name_of(options.plan.flow), seconds, bound_text(least, planned.costs.of(options.plan.flow)),
       least_rank_imbalance(trace, cluster, options.plan));
   if (planned.replan) {
     print_replan(*planned.replan, options.plan);
@@ -197,8 +217,10 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->capture_default_str();
   CLI::Option* slots =
       command
-          ->add_option("--slots", options->plan.slots,
-                       "Experts on a rank, both groups together; as few as hold all unless given")
+          ->add_option(
+              "--slots", options->plan.slots,
+              "Experts on a rank, both groups together; as few as hold all unless given; more "
+              "than there are make no difference")
           ->check(CLI::PositiveNumber);
   command
       ->add_option("--redundancy", options->plan.redundancy,
@@ -210,7 +232,7 @@ CommandFunction add_plan_command(CLI::App& app) {
   command
       ->add_option("--tokens-per-step", options->plan.tokens_per_step,
                    "Of training, in which replicas must pay; the trace's unless given")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1.0, kMostTokensPerStep));
   CLI::Option* start = command->add_option(
       "--start", options->start,
       "Placement that training runs with: only what pays for its move within the horizon moves");
@@ -228,7 +250,7 @@ CommandFunction add_plan_command(CLI::App& app) {
                    "so the result is the same on any machine")
       ->transform(
           CLI::AsNumberWithUnit(std::map<std::string, double>{{"ms", 1e-3}, {"s", 1}, {"min", 60}}))
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1e-9, kMostSeconds))
       ->capture_default_str();
   options->plan.threads = threads_per_rank(0, Topology::single_node(1), 0);
   command

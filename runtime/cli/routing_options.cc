@@ -40,14 +40,7 @@ Flow chosen_flow(const std::string& name, int groups) {
 PivotRule chosen_rule(const std::string& name, const RoutingTrace& trace) {
   const auto* rule =
       std::ranges::find_if(kRules, [&](PivotRule known) { return name_of(known) == name; });
-  if (rule != kRules.end()) {
-    return *rule;
-  }
-  const bool predicted =
-      std::ranges::all_of(trace.sub_layers, [](const RoutingTrace::SubLayer& sub_layer) {
-        return sub_layer.group == 0 || !sub_layer.speculative_ids.empty();
-      });
-  return predicted ? PivotRule::speculative : PivotRule::table;
+  return rule != kRules.end() ? *rule : best_rule(trace);
 }
 
 }  // namespace cartesian

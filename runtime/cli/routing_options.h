@@ -20,7 +20,7 @@ Placement load_placement(FileSystem& files, const std::string& name, const Place
 /// "auto".
 Flow chosen_flow(const std::string& name, int groups);
 
-/// The rule of this name, or else the best that the trace has the evidence for.
+/// The rule of this name, or else best_rule().
 PivotRule chosen_rule(const std::string& name, const RoutingTrace& trace);
 
 }  // namespace cartesian

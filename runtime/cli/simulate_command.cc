@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "planner/layer_schedule.h"
 #include "planner/perfetto.h"
+#include "planner/plan.h"
 #include "planner/simulation.h"
 #include "runtime/cli/command.h"
 #include "runtime/cli/routing_options.h"
@@ -188,7 +189,7 @@ void add_input_options(CLI::App* command, Options& options) {
           "--tokens-per-step", options.simulation.tokens_per_step,
           "That the trace's tokens stand for; what the trace says, or else its own, unless "
           "given")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1.0, kMostTokensPerStep));
   constexpr int kMostWide = std::numeric_limits<std::int32_t>::max();
   command->add_option("--hidden", options.hidden, "Width of a row, instead of the trace's")
       ->check(CLI::Range(1, kMostWide));

@@ -182,7 +182,10 @@ TEST_F(RoutingTraceTest, RefusesWhatIsNoTrace) {
                                    {"experts", "x"},
                                    {"experts", "40000"},
                                    {"hidden", "-1"},
-                                   {"tokens_per_step", "1e9"}}) {
+                                   {"tokens_per_step", "1e9"},
+                                   {"dtype", "float16"},
+                                   {"dtype", "bf16"},
+                                   {"dtype", ""}}) {
     const auto file = files_->create(other_);
     std::map<std::string, std::string> metadata = {{"experts", "5"},      {"hidden", "8"},
                                                    {"expert_width", "4"}, {"tokens_per_step", "0"},

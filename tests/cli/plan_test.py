@@ -112,6 +112,50 @@ class Plan(CliTest):
         self.assertIn("--start", self.run_program("plan", "--topology", self.topology, "--trace", self.trace,
                                                   "--horizon-steps", "5", code=2).err)
 
+    def test_replicas_that_have_no_slots_are_dropped(self):
+        running = self.new_folder() / "local.json"
+        running.write_text(json.dumps({"version": 1, "layers": 2, "groups": 2, "experts": 8, "ranks": 4,
+                                       "replicas": [[[[0, 1, 2, 3]] * 8] * 2] * 2}))
+        printed, output = self.plan("--start", running)
+        self.assertIn("the running placement has more experts on a rank than its slots\n"
+                      "to drop: 96 replicas; nothing moves, 0 bytes\n", printed)
+        placement = json.loads(output.read_text())
+        self.assertEqual(placement["plan"]["slots"], 4)
+        for layer in placement["replicas"]:
+            held = [rank for group in layer for ranks in group for rank in ranks]
+            self.assertEqual([held.count(rank) for rank in range(4)], [4] * 4)
+
+    def test_homes_have_no_bound(self):
+        data = self.trace.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header, tensors = json.loads(data[8:8 + size]), data[8 + size:]
+        tokens = header["layers.1.A.ids" if "layers.1.A.ids" in header else "layers.0.A.ids"]["shape"][0]
+        homes = b"".join((token % 4).to_bytes(4, "little") for token in range(tokens))
+        header["home"] = {"dtype": "I32", "shape": [tokens], "data_offsets": [len(tensors), len(tensors) + len(homes)]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        trace = self.new_folder() / "trace.safetensors"
+        trace.write_bytes(len(text).to_bytes(8, "little") + text + tensors + homes)
+        output = trace.with_name("placement.json")
+        printed = self.run_program("plan", "--topology", self.topology, "--trace", trace, "-o", output, "--time-budget",
+                                   "50ms").out
+        self.assertIn("copies have no bound where the trace says which homes tokens have", printed)
+        self.assertNotIn("fewer than", printed)
+        self.assertNotIn("bound", json.loads(output.read_text())["plan"])
+        self.assertIn("bound", json.loads(self.plan()[1].read_text())["plan"])
+
+    def test_numbers_out_of_range(self):
+        for option, value in (("--tokens-per-step", "1e308"), ("--tokens-per-step", "0"), ("--time-budget", "1e13"),
+                              ("--time-budget", "0"), ("--horizon-steps", "0"), ("--slots", "0"), ("--redundancy", "2000")):
+            words = ("plan", "--topology", self.topology, "--trace", self.trace, "--start", "none", option, value)
+            self.assertIn(option, self.run_program(*words, code=2).err)
+        self.assert_refused(("plan", "--topology", self.topology, "--trace", self.trace, "--tokens-per-step", "nan"),
+                            "tokens_per_step of a plan is nan")
+        for slots in ("300000000", "1000000000"):
+            printed, output = self.plan("--slots", slots, "--time-budget", "20ms")
+            self.assertIn(" 16 slots a rank", printed)
+            self.assertEqual(json.loads(output.read_text())["plan"]["slots"], 16)
+
     def test_refused(self):
         def refused(text, *patterns):
             path = self.folder / "bad.toml"

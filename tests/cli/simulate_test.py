@@ -5,6 +5,7 @@ import re
 import unittest
 
 from harness import CliTest
+from job import PROGRAM
 
 
 class Simulate(CliTest):
@@ -130,6 +131,16 @@ class Simulate(CliTest):
         self.assert_refused(("trace", "-o", self.folder / "none" / "t"), "none", "No such file")
         self.assertIn("--skew", self.run_program("trace", "-o", self.folder / "t", "--skew", "2", code=2).err)
         self.assertIn("--output", self.run_program("trace", code=2).err)
+        self.assertIn("--tokens-per-step", self.run_program(*words, "--tokens-per-step", "1e308", code=2).err)
+        for tokens in ("1000000000000000", "9000000000000000000"):
+            self.assert_refused(("trace", "-o", self.folder / "t", "--tokens", tokens),
+                                f"{tokens} tokens with 8 choices each, in all layers, .* at most 268435455 tokens fit")
+
+    def test_more_than_the_memory(self):
+        limited = self.start_command(["bash", "-c", 'ulimit -v 2000000; exec "$@"', "bash", PROGRAM, "trace", "-o",
+                                      self.folder / "t", "--tokens", "250000000"]).wait()
+        self.assertEqual(limited.code, 1, limited)
+        self.assert_one_sentence(limited, "needs more memory than there is")
 
 
 if __name__ == "__main__":

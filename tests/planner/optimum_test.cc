@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/index.h"
-#include "planner/plan.h"
+#include "planner/plan_report.h"
 #include "planner/synthetic_trace.h"
 #include "planner/traffic.h"
 #include "tests/planner/exhaustive.h"
@@ -181,6 +181,62 @@ TEST(Exhaustive, IsTheLeastOfAll) {
     }
     EXPECT_NEAR(least_cost_below(1e9, layer, room), least, 1e-6);
   }
+}
+
+/// Of every placement of 3 + 3 experts on three ranks, the fewest copies that any needs.
+double fewest_copies(const RoutingTrace& trace, const Cluster& cluster, Flow flow, int slots) {
+  const LayerTrace layer = layers_of(trace)[0];
+  const PlacementShape shape = placement_shape(trace, 3);
+  double fewest = std::numeric_limits<double>::infinity();
+  for (int code = 0; code < 729; ++code) {
+    std::vector<std::vector<int>> ranks;
+    std::vector<int> held(3);
+    for (int expert = 0, rest = code; expert < 6; ++expert, rest /= 3) {
+      ranks.push_back({rest % 3});
+      ++held[as_index(rest % 3)];
+    }
+    if (std::ranges::max(held) <= slots) {
+      const Traffic traffic = count_traffic(layer, 0, Placement(shape, ranks), cluster.topology,
+                                            {.flow = flow, .rule = PivotRule::oracle});
+      fewest = std::min(fewest, traffic.copies_per_token());
+    }
+  }
+  return fewest;
+}
+
+/// Tokens with choices in both groups, in A only, in B only, in none.
+TEST(Exhaustive, SomePlacementReachesNoLessThanTheBound) {
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    RoutingTrace trace = make_synthetic_trace({.experts = 3, .tokens = 40, .ragged = true}, seed);
+    for (std::int64_t token = 0; token < trace.tokens; ++token) {
+      for (std::size_t group = 0; group < 2; ++group) {
+        RoutingTrace::SubLayer& sub_layer = trace.sub_layers[group];
+        if (seed % 4 == 0 ? group == 1 : (token + as_index(seed)) % 4 == as_index(group)) {
+          std::fill_n(sub_layer.ids.begin() + 2 * token, 2, std::int16_t{-1});
+          std::fill_n(sub_layer.gates.begin() + 2 * token, 2, 0.0F);
+        }
+      }
+    }
+    for (const std::vector<int>& nodes : {std::vector<int>{1, 1, 1}, {1, 2}}) {
+      const Cluster cluster = cluster_of(nodes);
+      for (const Flow flow : {Flow::home, Flow::pivot}) {
+        for (const int slots : {2, 3, 6}) {
+          EXPECT_LE(*least_copies(trace, cluster, {.flow = flow, .slots = slots}),
+                    fewest_copies(trace, cluster, flow, slots) + 1e-9)
+              << "seed " << seed << ", " << nodes.size() << " nodes, " << slots << " slots";
+        }
+      }
+    }
+  }
+}
+
+/// Each token one of A's experts and none of B's: every placement needs as many copies.
+TEST(Exhaustive, TheBoundIsReachedWhereTokensChooseOne) {
+  RoutingTrace trace = make_synthetic_trace({.experts = 3, .choices = 1, .tokens = 30}, 1);
+  std::ranges::fill(trace.sub_layers[1].ids, std::int16_t{-1});
+  const Cluster cluster = cluster_of({1, 1, 1});
+  EXPECT_NEAR(*least_copies(trace, cluster, {}), 4.0 / 3, 1e-9);
+  EXPECT_NEAR(fewest_copies(trace, cluster, Flow::pivot, 2), 4.0 / 3, 1e-9);
 }
 
 }  // namespace

@@ -16,7 +16,9 @@ double cost_of(const LayerTrace& layer, const Partition::Costs& costs,
                const std::vector<int>& node_of) {
   double cost = 0;
   for (std::size_t expert = 0; expert < node_of.size() && !costs.was.empty(); ++expert) {
-    cost += node_of[expert] != costs.was[expert] ? costs.away : 0;
+    const bool had =
+        !costs.had.empty() && std::ranges::count(costs.had[expert], node_of[expert]) > 0;
+    cost += node_of[expert] != costs.was[expert] && !had ? costs.away : 0;
   }
   for (std::int64_t token = 0; token < layer.tokens; ++token) {
     std::vector<std::set<int>> nodes;
@@ -43,8 +45,10 @@ double cost_of(const LayerTrace& layer, const Partition::Costs& costs,
 /// On four nodes, alike or not, with experts that would rather stay, or not.
 std::vector<Partition::Costs> costs_of(const LayerTrace& layer) {
   std::vector<int> was;
+  std::vector<std::vector<int>> had;
   for (int expert = 0; expert < layer.experts * static_cast<int>(layer.groups.size()); ++expert) {
     was.push_back(expert * 3 % 4);
+    had.push_back({expert * 3 % 4, expert * 5 % 3});
   }
   const std::vector<double> uneven{1.5, 1.75, 1.25, 1.5};
   const std::vector<double> alike(4, 1.75);
@@ -52,7 +56,8 @@ std::vector<Partition::Costs> costs_of(const LayerTrace& layer) {
           {.visit = uneven, .meet = 1},
           {.visit = alike, .meet = 1},
           {.visit = uneven, .meet = 1, .away = 12.5, .was = was},
-          {.visit = alike, .meet = 1, .away = 0.25, .was = was}};
+          {.visit = alike, .meet = 1, .away = 0.25, .was = was},
+          {.visit = alike, .meet = 1, .away = 0.25, .was = was, .had = had}};
 }
 
 class PartitionTest : public testing::TestWithParam<SyntheticTraceSpec> {};

@@ -3,14 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
+#include "base/error.h"
 #include "base/index.h"
 #include "planner/dice.h"
-#include "planner/plan.h"
+#include "planner/plan_report.h"
 #include "planner/synthetic_trace.h"
 #include "planner/traffic.h"
 #include "tests/planner/expect_slots.h"
+#include "tests/support/expect_error.h"
 
 namespace cartesian::test {
 namespace {
@@ -112,6 +115,52 @@ TEST(PlanLimitsTest, WhateverTheClusterAndTheTrace) {
     options.running = &first;
     options.horizon_steps = dice.below(2) == 0 ? 1e-3 : 1e6;
     expect_slots(plan_placement(trace, cluster, options), slots_per_rank(shape, options));
+  }
+}
+
+TEST(PlanLimitsTest, NoRankHasMoreSlotsThanThereAreExperts) {
+  const RoutingTrace trace = make_synthetic_trace({.experts = 8}, 1);
+  const Cluster cluster = cluster_of({4, 4});
+  const PlacementShape shape = placement_shape(trace, 8);
+  for (const int slots : {16, 17, 300000000, std::numeric_limits<int>::max()}) {
+    const PlanOptions options{.slots = slots, .time_budget_s = 0.01};
+    EXPECT_EQ(slots_per_rank(shape, options), 16);
+    expect_slots(plan_placement(trace, cluster, options), 16);
+    expect_slots(balanced_placement(trace, cluster, options), 16);
+    EXPECT_GE(least_rank_imbalance(trace, cluster, options), 1);
+  }
+  EXPECT_EQ(slots_per_rank(shape, {.redundancy = 7}), 16);
+  EXPECT_EQ(slots_per_rank(shape, {.redundancy = 1e300}), 16);
+  EXPECT_EQ(slots_per_rank(shape, {.redundancy = 0.5}), 3);
+  const PlacementShape wide{.layers = 1, .groups = 2, .experts = 32767, .ranks = 1 << 20};
+  expect_error<ConfigError>([&] { slots_per_rank(wide, {.slots = 40000}); },
+                            {"40000 slots on each of 1048576 ranks", "2147483647"});
+}
+
+TEST(PlanLimitsTest, OptionsThatCannotBe) {
+  const RoutingTrace trace = make_synthetic_trace({.tokens = 20}, 1);
+  const Cluster cluster = cluster_of({1, 1});
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  for (const auto& [options, name] :
+       {std::pair(PlanOptions{.load_cap = 0.5}, "load_cap"),
+        std::pair(PlanOptions{.load_margin = -1}, "load_margin"),
+        std::pair(PlanOptions{.redundancy = -1}, "redundancy"),
+        std::pair(PlanOptions{.tokens_per_step = 1e300}, "tokens_per_step"),
+        std::pair(PlanOptions{.tokens_per_step = kNone}, "tokens_per_step"),
+        std::pair(PlanOptions{.time_budget_s = -1}, "time_budget_s"),
+        std::pair(PlanOptions{.horizon_steps = 0}, "horizon_steps"),
+        std::pair(PlanOptions{.horizon_steps = kNone}, "horizon_steps")}) {
+    expect_error<ConfigError>([&] { plan_placement(trace, cluster, options); }, {name});
+    expect_error<ConfigError>([&] { balanced_placement(trace, cluster, options); }, {name});
+  }
+}
+
+TEST(PlanLimitsTest, TimeBudgetsOfAnySize) {
+  EXPECT_EQ(work_of_layer({.time_budget_s = 0}, 2), 0);
+  EXPECT_EQ(work_of_layer({.time_budget_s = 2}, 2), 6000000);
+  EXPECT_EQ(work_of_layer({.time_budget_s = 2}, 0), 12000000);
+  for (const double seconds : {1e13, 1e308, std::numeric_limits<double>::infinity()}) {
+    EXPECT_EQ(work_of_layer({.time_budget_s = seconds}, 1), 1000000000000000);
   }
 }
 

@@ -1,6 +1,8 @@
 // Plans as wholes: from where experts are while training runs, within slots and loads, whatever the
 // cluster.
 
+#include "planner/replan.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 
 #include "base/error.h"
 #include "base/index.h"
-#include "planner/plan.h"
 #include "planner/synthetic_trace.h"
 #include "planner/traffic.h"
 #include "tests/planner/expect_slots.h"
@@ -205,6 +206,70 @@ TEST(ReplanEdges, RunningReplicasThatHaveNoSlots) {
     options.running = &running;
     expect_slots(plan_placement(trace, cluster, options), slots);
   }
+}
+
+/// Every expert everywhere, in slots for one replica of each: whatever a node keeps, it has.
+TEST(ReplanEdges, DroppingReplicasIsAMove) {
+  const RoutingTrace trace = make_synthetic_trace({.experts = 4}, 3);
+  const Cluster cluster = cluster_of({1, 1});
+  const PlacementShape shape = placement_shape(trace, 2);
+  const Placement running(shape, std::vector<std::vector<int>>(8, {0, 1}));
+  for (const double horizon : {1e-6, 1e6}) {
+    const Replan replan = replan_placement(
+        trace, cluster, {.time_budget_s = 0.02, .running = &running, .horizon_steps = horizon});
+    EXPECT_TRUE(replan.must);
+    EXPECT_TRUE(replan.moves);
+    EXPECT_EQ(replan.migration.replicas, 0);
+    EXPECT_EQ(replan.migration.dropped, 8);
+    EXPECT_EQ(replan.migration.inter_bytes, 0);
+    expect_slots(replan.placement, 4);
+  }
+}
+
+/// Experts that run on two nodes of four may stay on either at no cost, however dear moving is; to
+/// the other nodes, where the rest of their topics is, they would move.
+TEST(ReplanEdges, ReplicasThatStayDoNotMove) {
+  const RoutingTrace trace =
+      make_synthetic_trace({.experts = 8, .tokens = 400, .cluster = 2, .strength = 1}, 3);
+  const Cluster cluster = cluster_of({1, 1, 1, 1});
+  std::vector<std::vector<int>> ranks;
+  for (int expert = 0; expert < 16; ++expert) {
+    ranks.push_back(expert % 8 < 4 ? std::vector<int>{0, 1} : std::vector<int>{2, 3});
+  }
+  const Placement running(placement_shape(trace, 4), ranks);
+  const PlanOptions options{
+      .load_cap = 100, .time_budget_s = 0.05, .running = &running, .horizon_steps = 1e-9};
+  const Placement planned = plan_placement(trace, cluster, options);
+  EXPECT_EQ(plan_migration(running, planned, cluster, 1).replicas, 0);
+  expect_slots(planned, 4);
+}
+
+/// Replicas whose gradients cost more than they save, in slots that hold them.
+TEST(ReplanEdges, ReplicasAreDroppedWhereTheStepGetsShorter) {
+  const RoutingTrace trace =
+      make_synthetic_trace({.experts = 4, .tokens = 500, .expert_width = 4096}, 3);
+  const Cluster cluster = cluster_of({1, 1});
+  const Placement running(placement_shape(trace, 2), std::vector<std::vector<int>>(8, {0, 1}));
+  const PlanOptions options{
+      .slots = 8, .tokens_per_step = 10, .time_budget_s = 0.02, .running = &running};
+  const Replan replan = replan_placement(trace, cluster, options);
+  EXPECT_FALSE(replan.must);
+  EXPECT_TRUE(replan.moves);
+  EXPECT_EQ(replan.migration.replicas, 0);
+  EXPECT_GT(replan.migration.dropped, 0);
+  EXPECT_LT(replan.after.time.total(), replan.before.time.total());
+}
+
+TEST(ReplanEdges, ThePlacementThatRunsIsNoMove) {
+  const RoutingTrace trace = make_synthetic_trace(kTopics, 3);
+  const Cluster cluster = cluster_of({1, 1});
+  PlanOptions options{.time_budget_s = 0.015};
+  const Placement running = plan_placement(trace, cluster, options);
+  options.running = &running;
+  const Replan replan = replan_placement(trace, cluster, options);
+  EXPECT_FALSE(replan.moves);
+  EXPECT_EQ(replan.migration.dropped, 0);
+  EXPECT_EQ(replan.placement, running);
 }
 
 }  // namespace

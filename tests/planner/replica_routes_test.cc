@@ -292,5 +292,25 @@ TEST(ReplicaRoutesEdges, NothingIsPredicted) {
   EXPECT_EQ(routes.route(0, 2, sets).copies, sent.copies);
 }
 
+/// The hash of tokens and experts does not wrap, however many experts there are: 40503 e of B's
+/// expert 30000, by hand.
+TEST(ReplicaRoutesEdges, VeryManyExperts) {
+  RoutingTrace trace = make_synthetic_trace({.experts = 32767, .choices = 1, .tokens = 1}, 1);
+  trace.sub_layers[0].ids = {0};
+  trace.sub_layers[1].ids = {30000};
+  const LayerTrace layer = layers_of(trace)[0];
+  const Topology topology = one_rank_each(8);
+  const ReplicaRoutes routes(layer, topology, {.flow = Flow::home});
+  std::vector<NodeSet> sets(as_index(2 * 32767), node_bit(0));
+  sets[as_index(32767 + 30000)] = 0xFE;
+  std::vector<double> served(8);
+  routes.for_each_served(0, sets, [&](int expert, int node, double share) {
+    served[as_index(node)] += expert > 0 ? share : 0;
+  });
+  // From home 1 to 7 at home, from 0 where the hash says.
+  EXPECT_EQ(served[as_index(1 + 62767 * std::int64_t{40503} / 128 % 7)], 2.0 / 8);
+  EXPECT_EQ(served[0], 0);
+}
+
 }  // namespace
 }  // namespace cartesian::test

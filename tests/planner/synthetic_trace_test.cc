@@ -117,6 +117,13 @@ TEST(SyntheticTrace, PredictionsAreWrongAsOftenAsAskedFor) {
   EXPECT_NEAR(right / 8000, 0.75 + 0.25 / 64, 0.02);
 }
 
+TEST(SyntheticTrace, MoreThanFitsIsRefused) {
+  for (const std::int64_t tokens : {std::int64_t{536870912}, std::int64_t{1} << 62}) {
+    expect_error<ConfigError>([&] { make_synthetic_trace({.tokens = tokens}, 1); },
+                              {"4 choices each", "at most 536870911 tokens"});
+  }
+}
+
 TEST(SyntheticTrace, WhatCannotBeIsRefused) {
   for (const SyntheticTraceSpec& spec :
        {SyntheticTraceSpec{.choices = 9}, SyntheticTraceSpec{.cluster = 9},
