@@ -292,6 +292,10 @@ std::vector<int> improve_pairs(const CoActivation& all, const PairWeights& weigh
                                const NodeLimits& limits, std::vector<int> start, std::uint64_t seed,
                                std::int64_t& work) {
   check(static_cast<int>(start.size()) == all.experts(), "a node for every expert");
+  if (limits.slots.size() <= 1) {  // nothing can move
+    --work;
+    return start;
+  }
   std::vector<Unit> units;
   std::vector<float> pairs;
   for (int a = 0; a < all.experts(); ++a) {

@@ -218,8 +218,9 @@ LayerPlanner::Nodes LayerPlanner::search(const Task& task, std::int64_t work) {
   return mixed;
 }
 
+/// Of replicas that could save anything.
 bool LayerPlanner::has_room() const {
-  return topology_.nodes() <= kMostReplicaNodes &&
+  return topology_.nodes() > 1 && topology_.nodes() <= kMostReplicaNodes && all_->choosing() > 0 &&
          std::reduce(limits_.slots.begin(), limits_.slots.end()) > all_->experts();
 }
 

@@ -19,6 +19,7 @@ constexpr std::size_t kMostStarts = 3;   // that are searched from
 constexpr double kWorkToBegin = 16;      // for each token of a sample
 constexpr std::int64_t kFewestSampled = 512;
 constexpr int kRankPackings = 200;
+constexpr double kMuch = 0.05;  // over a limit
 
 std::int64_t share_of(std::int64_t work, double share) {
   return static_cast<std::int64_t>(share * static_cast<double>(work));
@@ -126,30 +127,40 @@ bool LayerSearch::repaired() {
   return repair(partition_, task_.limits);
 }
 
-bool LayerSearch::within_limits(const Nodes& nodes) const {
+/// By what share the most overloaded node or rank is over its limit; infinite if slots do not do.
+double LayerSearch::excess(const Nodes& nodes) const {
   std::vector<int> size(task_.limits.slots.size());
   std::vector<Loads> load(size.size());
   for (std::size_t expert = 0; expert < nodes.size(); ++expert) {
     ++size[as_index(nodes[expert])];
     load[as_index(nodes[expert])] += task_.all->loads(static_cast<int>(expert));
   }
-  for (std::size_t node = 0; node < size.size(); ++node) {
-    if (size[node] > task_.limits.slots[node] ||
-        task_.limits.overload(static_cast<int>(node), load[node]) > 0) {
-      return false;
+  double excess = 0;
+  const auto over = [&](double by, double limit) {
+    if (by > 0) {
+      excess = std::max(excess, limit > 0 ? by / limit : std::numeric_limits<double>::infinity());
     }
+  };
+  for (std::size_t node = 0; node < size.size(); ++node) {
+    if (size[node] > task_.limits.slots[node]) {
+      return std::numeric_limits<double>::infinity();
+    }
+    over(task_.limits.overload(static_cast<int>(node), load[node]), task_.limits.load[node]);
   }
-  return std::ranges::all_of(
-      most_loaded_ranks(*task_.all, nodes, task_.ranks),
-      [&](std::int64_t most) { return static_cast<double>(most) <= task_.ranks.load; });
+  for (const std::int64_t most : most_loaded_ranks(*task_.all, nodes, task_.ranks)) {
+    over(static_cast<double>(most) - task_.ranks.load, task_.ranks.load);
+  }
+  return excess;
 }
 
-/// In the whole trace: the search has seen a part of it.
+/// In the whole trace: the search has seen a part of it. What is much over the limits, as may
+/// happen where ranks cannot be evened out, gives way to what is within them.
 LayerSearch::Nodes LayerSearch::best_of(const std::vector<Nodes>& candidates) const {
   const Nodes* best = &candidates.back();
-  double least = assignment_cost(task_.layer, task_.costs, *best);
+  double least = excess(*best) > kMuch ? std::numeric_limits<double>::infinity()
+                                       : assignment_cost(task_.layer, task_.costs, *best);
   for (const Nodes& candidate : candidates) {
-    if (within_limits(candidate)) {
+    if (excess(candidate) == 0) {
       const double cost = assignment_cost(task_.layer, task_.costs, candidate);
       if (cost < least) {
         least = cost;

@@ -38,7 +38,7 @@ class LayerSearch {
  private:
   void begin(std::int64_t work);
   bool repaired();
-  bool within_limits(const Nodes& nodes) const;
+  double excess(const Nodes& nodes) const;
   Nodes best_of(const std::vector<Nodes>& candidates) const;
 
   Task task_;

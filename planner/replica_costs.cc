@@ -12,7 +12,8 @@ namespace cartesian {
 namespace {
 
 constexpr double kLeastSaving = 1e-9;
-constexpr double kLoadSlack = 1e-9;  // for sums in another order
+constexpr std::int64_t kWorkOfSampledHomes = 3;  // none of which are alike
+constexpr double kLoadSlack = 1e-9;              // for sums in another order
 
 }  // namespace
 
@@ -28,6 +29,7 @@ ReplicaCosts::ReplicaCosts(const LayerTrace& layer, const Topology& topology,
       node_size_(limits.slots.size()),
       node_load_(limits.slots.size()),
       samples_of_(load_.size()) {
+  work_of_token_ = work_of_token(layer, topology, options_.routes);
   for (int i = 0; i < routes_.tokens(); ++i) {
     for (int group = 0; group < routes_.groups(); ++group) {
       for (const int expert : routes_.chosen(i, group)) {
@@ -36,6 +38,18 @@ ReplicaCosts::ReplicaCosts(const LayerTrace& layer, const Topology& topology,
     }
   }
   assign(std::move(nodes_of));
+}
+
+std::int64_t ReplicaCosts::work_of_token(const LayerTrace& layer, const Topology& topology,
+                                         const ReplicaRoutes::Options& routes) {
+  std::int64_t choices = 0;
+  for (const LayerTrace::Group& group : layer.groups) {
+    choices += group.choices;
+  }
+  const bool sampled = topology.nodes() > routes.homes;
+  const std::int64_t homes =
+      std::min<std::int64_t>(choices + 1, std::min(topology.nodes(), routes.homes));
+  return std::max<std::int64_t>(1, homes * choices / 16) * (sampled ? kWorkOfSampledHomes : 1);
 }
 
 void ReplicaCosts::assign(std::vector<NodeSet> nodes_of) {
@@ -92,7 +106,7 @@ double ReplicaCosts::scale_of(int expert) const {
 }
 
 double ReplicaCosts::cost_of(int sample) {
-  ++work_;
+  work_ += work_of_token_;
   double sum = 0;
   routes_.for_each_home(sample, nodes_of_, [&](int home, double share) {
     const ReplicaRoutes::Route way = routes_.route(sample, home, nodes_of_);

@@ -32,6 +32,10 @@ class ReplicaCosts {
   ReplicaCosts(const LayerTrace& layer, const Topology& topology, const NodeLimits& limits,
                std::span<const std::int64_t> loads, std::vector<NodeSet> nodes_of, Options options);
 
+  /// What looking at one token counts as.
+  static std::int64_t work_of_token(const LayerTrace& layer, const Topology& topology,
+                                    const ReplicaRoutes::Options& routes);
+
   int experts() const { return static_cast<int>(nodes_of_.size()); }
   int nodes() const { return routes_.nodes(); }
   /// [experts of A, then of B].
@@ -44,7 +48,8 @@ class ReplicaCosts {
   double overload() const;
   /// Choices of an expert that its replica on a node serves, [experts][nodes], of the whole trace.
   std::vector<double> served() const;
-  /// Tokens that were looked at so far: what a search has cost, on any machine.
+  /// Tokens that were looked at so far, those with many choices or homes counted more than once:
+  /// what a search has cost, on any machine.
   std::int64_t work() const { return work_; }
 
   /// The cost that changes are judged by is copies + smoothing * (rows - copies), rows being the
@@ -88,7 +93,8 @@ class ReplicaCosts {
   std::vector<std::vector<int>> samples_of_;  // [experts] sampled tokens
   double smoothing_ = 0;                      // cost = copies + smoothing_ * (rows - copies)
   std::vector<double> costs_;                 // of each sampled token
-  std::int64_t work_ = 0;                     // tokens looked at
+  std::int64_t work_ = 0;
+  std::int64_t work_of_token_ = 1;  // of one with many choices, over that of one with two and two
 };
 
 }  // namespace cartesian

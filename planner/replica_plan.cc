@@ -5,6 +5,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "base/index.h"
 #include "planner/graph_search.h"
@@ -14,9 +15,11 @@ namespace cartesian {
 
 namespace {
 
-constexpr std::int64_t kFewestSampled = 256;
+constexpr std::int64_t kFewestSampled = 64;
 constexpr std::int64_t kMostSampled = 4096;
-constexpr std::int64_t kShareOfFirst = 4;  // of the work, that one of each other start is
+constexpr std::int64_t kFewestCompared = 4096;
+constexpr std::int64_t kShareToCompare = 8;  // of the work, that comparing a result is at most
+constexpr std::int64_t kShareOfFirst = 4;    // of the work, that one of each other start is
 constexpr double kTight = 0.03;
 
 std::vector<NodeSet> one_each(const std::vector<int>& nodes) {
@@ -76,10 +79,6 @@ bool is_tight(const NodeLimits& limits, const CoActivation& all) {
   return std::reduce(limits.load.begin(), limits.load.end()) < (1 + kTight) * total;
 }
 
-bool better(const ReplicaCosts& a, const ReplicaCosts& b) {
-  return a.overload() != b.overload() ? a.overload() < b.overload() : a.cost() < b.cost();
-}
-
 /// Whether there are slots for all of them: there may have been more.
 bool fit(const std::vector<NodeSet>& sets, const NodeLimits& limits) {
   for (std::size_t node = 0; node < limits.slots.size(); ++node) {
@@ -91,6 +90,43 @@ bool fit(const std::vector<NodeSet>& sets, const NodeLimits& limits) {
   }
   return true;
 }
+
+/// The best of what searches have found, which have seen a part of the trace and made the most of
+/// it: compared in all of it, or in as much as there is time for.
+class Best {
+ public:
+  Best(const LayerTrace& layer, const Topology& topology, const NodeLimits& limits,
+       const CoActivation& all, ReplicaCosts::Options options)
+      : layer_(layer),
+        topology_(topology),
+        limits_(limits),
+        all_(all),
+        options_(std::move(options)) {}
+
+  void compare_by(std::int64_t tokens) { options_.routes.sample = tokens; }
+
+  void consider(const ReplicaCosts& found) {
+    auto costs = std::make_unique<ReplicaCosts>(layer_, topology_, limits_, all_.loads(),
+                                                found.nodes_of(), options_);
+    // Loads as searched by: in other tokens they are over a limit by a little anyway.
+    const std::pair merit(found.overload(), costs->cost());
+    if (!best_ || merit < merit_) {
+      best_ = std::move(costs);
+      merit_ = merit;
+    }
+  }
+
+  const ReplicaCosts& costs() const { return *best_; }
+
+ private:
+  const LayerTrace& layer_;
+  const Topology& topology_;
+  const NodeLimits& limits_;
+  const CoActivation& all_;
+  ReplicaCosts::Options options_;
+  std::unique_ptr<ReplicaCosts> best_;
+  std::pair<double, double> merit_;
+};
 
 std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs, const CoActivation& all) {
   const std::vector<double> served = costs.served();
@@ -112,21 +148,25 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
                                              const NodeLimits& limits, const CoActivation& all,
                                              const std::vector<int>& nodes,
                                              const ReplicaPlan& plan) {
+  ReplicaCosts::Options options{.routes = {.flow = plan.flow},
+                                .replica = plan.least_saving,
+                                .away = plan.away,
+                                .was = plan.running};
+  const std::int64_t work_of_token = ReplicaCosts::work_of_token(layer, topology, options.routes);
   // Every expert is tried on every node once before the first is added.
   const auto choices = static_cast<double>(layer.groups.size()) * std::max(1.0, all.choices());
-  const auto sample = static_cast<std::int64_t>(static_cast<double>(plan.search.work) / 8 /
-                                                (choices * topology.nodes()));
-  const ReplicaCosts::Options options{
-      .routes = {.flow = plan.flow, .sample = std::clamp(sample, kFewestSampled, kMostSampled)},
-      .replica = plan.least_saving,
-      .away = plan.away,
-      .was = plan.running};
+  const auto sample = static_cast<std::int64_t>(
+      static_cast<double>(plan.search.work / work_of_token) / 3 / (choices * topology.nodes()));
+  options.routes.sample = std::clamp(sample, kFewestSampled, kMostSampled);
   const auto costs_of = [&](std::vector<NodeSet> sets) {
     return std::make_unique<ReplicaCosts>(layer, topology, limits, all.loads(), std::move(sets),
                                           options);
   };
   std::vector<std::unique_ptr<ReplicaCosts>> starts;
   starts.push_back(costs_of(one_each(nodes)));
+  Best best(layer, topology, limits, all, options);
+  best.compare_by(std::max(kFewestCompared, plan.search.work / work_of_token / kShareToCompare));
+  best.consider(*starts.front());
   if (is_tight(limits, all) || starts.front()->overload() > 0) {
     starts.push_back(costs_of(balanced(limits, all)));
   }
@@ -134,7 +174,8 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   for (std::size_t size = 1; 2 * size <= limits.slots.size(); size *= 2) {
     if (auto sets = cloned(limits, all, size, plan.search.seed)) {
       auto costs = costs_of(std::move(*sets));
-      if (!clones || better(*costs, *clones)) {
+      if (!clones || std::pair(costs->overload(), costs->cost()) <
+                         std::pair(clones->overload(), clones->cost())) {
         clones = std::move(costs);
       }
     }
@@ -145,18 +186,15 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   if (!plan.running.empty() && fit(plan.running, limits)) {
     starts.push_back(costs_of(plan.running));
   }
-  const ReplicaCosts* best = nullptr;
   for (const auto& costs : starts) {
     const std::int64_t share = costs == starts.front() ? kShareOfFirst : 1;
     place_replicas(*costs, all,
                    {.work = plan.search.work * share /
                             (kShareOfFirst + static_cast<std::int64_t>(starts.size()) - 1),
                     .seed = plan.search.seed});
-    if (best == nullptr || better(*costs, *best)) {
-      best = costs.get();
-    }
+    best.consider(*costs);
   }
-  return slots_of(*best, all);
+  return slots_of(best.costs(), all);
 }
 
 }  // namespace cartesian

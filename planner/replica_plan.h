@@ -17,7 +17,8 @@ struct ReplicaPlan {
 };
 
 /// [nodes] slots: place_replicas() from `nodes`, where every expert is once, from all experts
-/// cloned over groups of nodes, down to single ones, and from where they are now; the best of them.
+/// cloned over groups of nodes, down to single ones, and from where they are now; the best of them
+/// and of `nodes`, in the whole trace where the work allows for it.
 std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topology& topology,
                                              const NodeLimits& limits, const CoActivation& all,
                                              const std::vector<int>& nodes,

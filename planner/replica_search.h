@@ -9,7 +9,7 @@
 namespace cartesian {
 
 struct ReplicaSearchOptions {
-  std::int64_t work = 0;  ///< ReplicaCosts::work() to spend; the first look at all may be more
+  std::int64_t work = 0;  ///< in units of ReplicaCosts::work(), to spend
   std::uint64_t seed = 1;
 };
 

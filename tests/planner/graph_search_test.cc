@@ -148,5 +148,14 @@ TEST(GraphSearchPlanted, ClustersOfHundredsOfExperts) {
   }
 }
 
+TEST(GraphSearchPlanted, OneNodeSpendsNothing) {
+  const RoutingTrace trace = make_synthetic_trace({.experts = 64}, 1);
+  const CoActivation all(layers_of(trace)[0]);
+  const std::vector<int> start(128);
+  std::int64_t work = 100000;
+  EXPECT_EQ(improve_pairs(all, kWeights, limits_of(all, {128}, kAny, kAny), start, 1, work), start);
+  EXPECT_GE(work, 99000);
+}
+
 }  // namespace
 }  // namespace cartesian::test
