@@ -155,8 +155,9 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   const std::int64_t work_of_token = ReplicaCosts::work_of_token(layer, topology, options.routes);
   // Every expert is tried on every node once before the first is added.
   const auto choices = static_cast<double>(layer.groups.size()) * std::max(1.0, all.choices());
-  const auto sample = static_cast<std::int64_t>(
-      static_cast<double>(plan.search.work / work_of_token) / 3 / (choices * topology.nodes()));
+  const auto sample = static_cast<std::int64_t>(static_cast<double>(plan.search.work) /
+                                                static_cast<double>(work_of_token) / 3 /
+                                                (choices * topology.nodes()));
   options.routes.sample = std::clamp(sample, kFewestSampled, kMostSampled);
   const auto costs_of = [&](std::vector<NodeSet> sets) {
     return std::make_unique<ReplicaCosts>(layer, topology, limits, all.loads(), std::move(sets),
