@@ -7,6 +7,8 @@
 // can be the pivot, and B's copy to it is saved. With c = 1 - 1/M, the pivot flow has
 // visit = 1 + c and meet = 1, the home flow visit = 2c and meet = 0; a constant of one copy a
 // token, the pivot flow's gain, is left out. An expert that is not where it was costs `away`.
+// Where the trace knows a token's home, each group visits there for `at_home` less, and any node
+// costs 2 otherwise: at_home = 1 in the pivot flow, 2 in the home flow.
 
 #include <cstdint>
 #include <memory>
@@ -26,9 +28,18 @@ class Partition {
   struct Costs {
     std::vector<double> visit;  ///< [nodes]
     double meet = 0;
+    double at_home = 0;
+    std::vector<int> node_of_rank = {};  ///< of homes; empty: they are taken to be uniform
     /// Of an expert that is not where it was, [experts] nodes; empty: nowhere.
     double away = 0;
     std::vector<int> was = {};
+    /// The node of a token's home; -1: it is not known.
+    int home_of(const LayerTrace& layer, std::int64_t token) const {
+      return knows_homes(layer) ? node_of_rank[as_index(layer.home[as_index(token)])] : -1;
+    }
+    bool knows_homes(const LayerTrace& layer) const {
+      return !layer.home.empty() && !node_of_rank.empty();
+    }
     double away_from(int expert, int node) const {
       return was.empty() || was[as_index(expert)] == node ? 0 : away;
     }
@@ -91,6 +102,9 @@ class Partition {
   /// To what is on `node` beside `expert`, of its group.
   void add_alone(std::int64_t token, int expert, int node, int sign);
   void add_meeting(std::int64_t token, int sign);
+  bool lives_on(std::int64_t token, int node) const {
+    return !home_.empty() && home_[as_index(token)] == node;
+  }
   template <class Visit>
   void for_each_node(std::int64_t token, int group, Visit visit) const;
 
@@ -109,14 +123,19 @@ class Partition {
   std::vector<std::int32_t> tokens_;       // of each expert, ascending
   std::vector<std::uint8_t> counts_;       // [tokens][groups][nodes] of a token's experts
   std::vector<std::uint16_t> meetings_;    // [tokens] nodes in both V_A and V_B
+  std::vector<int> home_;                  // [tokens] nodes; empty: not known
   // What gain() is made of, in tokens that choose the expert:
-  std::vector<std::int32_t> alone_;        // [experts] no other of its group is on its node
-  std::vector<std::int32_t> lost_;         // [experts] the only meeting would end if it left
-  std::vector<std::int32_t> visited_;      // [experts][nodes] its group is on the node
-  std::vector<std::int32_t> would_meet_;   // [experts][nodes] without it there is no meeting, and
-                                           // the other group is on the node
-  std::int64_t visits_meeting_ = 0;        // tokens with a meeting
-  std::vector<std::int64_t> node_visits_;  // [nodes] (token, group) pairs that visit
+  std::vector<std::int32_t> alone_;         // [experts] no other of its group is on its node
+  std::vector<std::int32_t> lost_;          // [experts] the only meeting would end if it left
+  std::vector<std::int32_t> visited_;       // [experts][nodes] its group is on the node
+  std::vector<std::int32_t> would_meet_;    // [experts][nodes] without it there is no meeting, and
+                                            // the other group is on the node
+  std::vector<std::int32_t> home_alone_;    // [experts] alone_ of tokens that live on its node
+  std::vector<std::int32_t> home_arrives_;  // [experts][nodes] tokens that live on the node, and
+                                            // have none of its group there
+  std::int64_t visits_home_ = 0;            // (token, group) pairs that visit the token's home
+  std::int64_t visits_meeting_ = 0;         // tokens with a meeting
+  std::vector<std::int64_t> node_visits_;   // [nodes] (token, group) pairs that visit
 };
 
 /// The same cost from its definition, of any tokens: [experts] nodes.
