@@ -230,6 +230,7 @@ int run(int argc, char** argv) {
   const auto files = make_posix_file_system();
   const RoutingTrace planned_on = load_routing_trace(*files, options.plan_trace);
   const RoutingTrace trace = load_routing_trace(*files, options.trace);
+  options.plan.objective = Objective::copies;
   fmt::print(
       "planned on {} tokens, evaluated on {}; copies per token and layer, forward; one thread\n",
       planned_on.tokens, trace.tokens);

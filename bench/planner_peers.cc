@@ -165,6 +165,7 @@ class Comparison {
     Duel duel;
     duel.peer = measure(traces, cluster, peer);
     PlanOptions plan = options_.plan;
+    plan.objective = Objective::copies;  // as METIS's, and by which they are compared
     plan.load_cap = duel.peer.load * (1 + kRounding);
     plan.load_margin = 0;
     plan.redundancy = redundancy;

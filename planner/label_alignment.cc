@@ -68,19 +68,17 @@ std::vector<int> assign_rows(const std::vector<std::int64_t>& costs, std::size_t
 
 }  // namespace
 
-std::vector<int> align_labels(std::span<const int> nodes, std::span<const int> was,
-                              std::span<const int> sizes) {
-  check(nodes.size() == was.size(), "a node for every expert");
+std::vector<int> align_labels_by(std::span<const int> nodes, std::span<const std::int64_t> gains,
+                                 std::span<const int> sizes) {
   const std::size_t n = sizes.size();
-  const auto never = static_cast<std::int64_t>(nodes.size()) * static_cast<std::int64_t>(n) + 1;
+  check(gains.size() == n * n, "a gain for every node and name");
+  const std::int64_t most = gains.empty() ? 0 : std::ranges::max(gains);
+  const auto never = most * static_cast<std::int64_t>(n) + 1;
   std::vector<std::int64_t> costs(n * n);
   for (std::size_t a = 0; a < n; ++a) {
     for (std::size_t b = 0; b < n; ++b) {
-      costs[a * n + b] = sizes[a] == sizes[b] ? 0 : never;
+      costs[a * n + b] = (sizes[a] == sizes[b] ? 0 : never) - gains[a * n + b];
     }
-  }
-  for (std::size_t expert = 0; expert < nodes.size(); ++expert) {
-    --costs[as_index(nodes[expert]) * n + as_index(was[expert])];
   }
   const std::vector<int> label = assign_rows(costs, n);
   std::vector<int> aligned;
@@ -88,6 +86,17 @@ std::vector<int> align_labels(std::span<const int> nodes, std::span<const int> w
     aligned.push_back(label[as_index(node)]);
   }
   return aligned;
+}
+
+std::vector<int> align_labels(std::span<const int> nodes, std::span<const int> was,
+                              std::span<const int> sizes) {
+  check(nodes.size() == was.size(), "a node for every expert");
+  const std::size_t n = sizes.size();
+  std::vector<std::int64_t> gains(n * n);
+  for (std::size_t expert = 0; expert < nodes.size(); ++expert) {
+    ++gains[as_index(nodes[expert]) * n + as_index(was[expert])];
+  }
+  return align_labels_by(nodes, gains, sizes);
 }
 
 }  // namespace cartesian

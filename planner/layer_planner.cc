@@ -18,8 +18,9 @@ constexpr double kShareOfReplicas = 0.8;  // of the work, if there is room for a
 constexpr double kMovesPerLook = 2;       // how much longer a look of ReplicaCosts takes
 constexpr double kAboveBalanced = 0.05;
 constexpr double kRounding = 1e-9;
-constexpr double kGroupsMatter = 0.05;  // of a step's time
-constexpr double kGroupsPay = 0.03;
+constexpr double kShareOfComparing = 1.0 / 12;  // of the work, to look at one plan
+constexpr std::int64_t kWorkOfTwo = 60'000;     // that searches with two kinds of limits begin at
+constexpr double kSampledGain = 0.99;
 
 std::int64_t share_of(std::int64_t work, double share) {
   return static_cast<std::int64_t>(share * static_cast<double>(work));
@@ -40,6 +41,7 @@ double aimed_load(const PlanOptions& options, double balanced) {
 LayerPlanner::LayerPlanner(const LayerTrace& layer, const Cluster& cluster,
                            const PlanOptions& options, int slots)
     : layer_(layer),
+      cluster_(cluster),
       topology_(cluster.topology),
       options_(options),
       groups_(static_cast<int>(layer.groups.size())),
@@ -58,13 +60,11 @@ ExpertRanks LayerPlanner::balanced() const {
   return to_ranks(balance_nodes(loads_, groups_, limits_.slots, topology_.ranks()), nullptr);
 }
 
-ExpertRanks LayerPlanner::plan(const Task& task) {
+LayerPlan LayerPlanner::plan(const Task& task) {
   all_ = std::make_shared<CoActivation>(layer_);
   set_limits();
-  const std::int64_t for_replicas = has_room() ? share_of(task.work, kShareOfReplicas) : 0;
-  const Nodes nodes = search(task, task.work - for_replicas);
-  return to_ranks(has_room() ? replicated(task, nodes, for_replicas) : one_each(nodes),
-                  task.running);
+  return options_.objective == Objective::copies || topology_.nodes() == 1 ? fewest_copies(task)
+                                                                           : least_time(task);
 }
 
 /// The most loaded node over the mean, by both groups.
@@ -173,49 +173,130 @@ std::vector<Loads> LayerPlanner::node_loads(const Nodes& nodes) const {
   return loads;
 }
 
-/// Of a step, with ranks of a node alike and cards too.
-double LayerPlanner::seconds(const Task& task, const Nodes& nodes) const {
-  const Partition::Costs costs = this->costs(task);
-  const double copies = assignment_cost(layer_, costs, nodes) -
-                        costs.meet * static_cast<double>(all_->choosing_both());
-  std::array<double, 2> busiest{};
-  const std::vector<Loads> loads = node_loads(nodes);
-  for (std::size_t node = 0; node < loads.size(); ++node) {
-    for (std::size_t group = 0; group < busiest.size(); ++group) {
-      busiest.at(group) =
-          std::max(busiest.at(group), loads[node].of_group.at(group) / ranks_.ranks[node]);
+/// Within the slots and the cap, or where the cap is not kept what is aimed at. Replicas are taken
+/// to serve as much each.
+bool LayerPlanner::allowed(const ExpertRanks& ranks) const {
+  std::vector<int> size(as_index(topology_.ranks()));
+  std::vector<double> load(size.size());
+  std::vector<double> node_load(ranks_.ranks.size());
+  for (std::size_t expert = 0; expert < ranks.size(); ++expert) {
+    for (const int rank : ranks[expert]) {
+      const double served =
+          static_cast<double>(loads_[expert]) / static_cast<double>(ranks[expert].size());
+      ++size[as_index(rank)];
+      load[as_index(rank)] += served;
+      node_load[as_index(topology_.node(rank))] += served;
     }
   }
-  return task.copy_s * copies + task.choice_s * (busiest[0] + busiest[1]);
+  const double cap = options_.load_cap * (1 + kRounding) * total_.both() / topology_.ranks();
+  for (std::size_t node = 0; node < node_load.size(); ++node) {
+    if (node_load[node] > std::max(cap * ranks_.ranks[node], limits_.load[node])) {
+      return false;
+    }
+  }
+  return std::ranges::max(size) <= ranks_.slots &&
+         std::ranges::max(load) <= std::max(cap, ranks_.load);
 }
 
-/// Without limits for each group, and if it then takes longer that nodes wait while others work,
-/// with them, too.
-LayerPlanner::Nodes LayerPlanner::search(const Task& task, std::int64_t work) {
-  LayerSearch::Task layer{.layer = layer_,
-                          .topology = topology_,
-                          .all = all_,
-                          .costs = costs(task),
-                          .limits = limits_,
-                          .ranks = ranks_,
-                          .seed = task.seed,
-                          .work = work};
-  LayerSearch together(layer);
-  const Nodes& start = together.starts().front();
-  const double waiting =
-      task.choice_s * (worst_of_group(node_loads(start)) - 1) * total_.both() / topology_.ranks();
-  if (groups_ == 1 || waiting < kGroupsMatter * seconds(task, start)) {
-    return together.run(1);
+LayerSearch::Task LayerPlanner::search_task(const Task& task, const NodeLimits& limits,
+                                            std::int64_t work) const {
+  return {.layer = layer_,
+          .topology = topology_,
+          .all = all_,
+          .costs = costs(task),
+          .limits = limits,
+          .ranks = ranks_,
+          .seed = task.seed,
+          .work = work};
+}
+
+LayerPlan LayerPlanner::fewest_copies(const Task& task) {
+  const std::int64_t for_replicas = has_room() ? share_of(task.work, kShareOfReplicas) : 0;
+  const Nodes nodes = LayerSearch(search_task(task, limits_, task.work - for_replicas)).run(1);
+  return {.ranks = to_ranks(has_room() ? replicated(task, nodes, for_replicas) : one_each(nodes),
+                            task.running)};
+}
+
+/// A's experts on some nodes and B's on others need the fewest copies, but then nodes and cards
+/// wait for each other: so it is searched with limits of each group, too.
+LayerPlan LayerPlanner::least_time(const Task& task) {
+  const std::int64_t for_replicas = has_room() ? share_of(task.work, kShareOfReplicas) : 0;
+  const std::int64_t work = task.work - for_replicas;
+  const bool replicas =
+      has_room() || std::reduce(limits_.slots.begin(), limits_.slots.end()) > all_->experts();
+  const StepCosts step(layer_, cluster_,
+                       {.flow = options_.flow,
+                        .sizes = task.sizes,
+                        .tokens = task.tokens,
+                        .replicas = replicas,
+                        .work = share_of(task.work, kShareOfComparing)});
+  LayerPlan best;
+  double least = std::numeric_limits<double>::infinity();
+  const auto consider = [&](ExpertRanks ranks, bool scored, double handicap) {
+    const double seconds = step.seconds(ranks, scored) + seconds_to_move(task, ranks);
+    if (seconds < handicap * least) {
+      least = seconds;
+      best = {.ranks = std::move(ranks), .scored = scored};
+      return true;
+    }
+    return false;
+  };
+  Nodes nodes;
+  const bool both = groups_ == 2 && work >= kWorkOfTwo;
+  if (both || groups_ == 1) {
+    nodes = LayerSearch(search_task(task, limits_, both ? work / 2 : work)).run(1);
+    consider(to_ranks(one_each(nodes), task.running), true, 1);
   }
-  Nodes mixed = together.run(0.5);
-  layer.limits = group_limits_;
-  layer.work = work / 2;
-  Nodes even = LayerSearch(layer).run(1);
-  if (seconds(task, even) <= (1 - kGroupsPay) * seconds(task, mixed)) {
-    limits_ = group_limits_;
-    return even;
+  if (groups_ == 2) {
+    Nodes even = LayerSearch(search_task(task, group_limits_, both ? work / 2 : work)).run(1);
+    if (consider(to_ranks(one_each(even), task.running), true, 1)) {
+      nodes = std::move(even);
+      limits_.group_load = group_limits_.group_load;
+    }
   }
-  return mixed;
+  if (has_room()) {
+    consider(to_ranks(replicated(task, nodes, for_replicas), task.running), true, 1);
+  }
+  // Of a part of the trace's tokens little is not for certain.
+  const double handicap = step.whole() ? 1 - kRounding : kSampledGain;
+  std::vector<ExpertRanks> others{linear_ranks(), balanced()};
+  if (task.running != nullptr) {
+    others.push_back(*task.running);
+  }
+  for (ExpertRanks& other : others) {
+    if (allowed(other)) {
+      consider(std::move(other), false, handicap);
+    }
+  }
+  return best;
+}
+
+/// What bringing experts to other nodes takes, of every step until it must have paid back.
+double LayerPlanner::seconds_to_move(const Task& task, const ExpertRanks& ranks) const {
+  int moved = 0;
+  for (std::size_t expert = 0; expert < ranks.size() && task.running != nullptr; ++expert) {
+    for (const int rank : ranks[expert]) {
+      const bool was = std::ranges::any_of((*task.running)[expert], [&](int held) {
+        return topology_.node(held) == topology_.node(rank);
+      });
+      moved += was ? 0 : 1;
+    }
+  }
+  return moved * task.away * task.copy_s;
+}
+
+ExpertRanks LayerPlanner::linear_ranks() const {
+  const Placement linear = Placement::linear(
+      {.layers = 1, .groups = groups_, .experts = layer_.experts, .ranks = topology_.ranks()},
+      topology_.ranks());
+  ExpertRanks ranks;
+  for (int group = 0; group < groups_; ++group) {
+    for (int expert = 0; expert < layer_.experts; ++expert) {
+      const auto held = linear.replicas(0, group, expert);
+      ranks.emplace_back(held.begin(), held.end());
+    }
+  }
+  return ranks;
 }
 
 /// Of replicas that could save anything.

@@ -10,11 +10,14 @@
 #include "planner/cluster.h"
 #include "planner/layer_search.h"
 #include "planner/plan.h"
+#include "planner/step_costs.h"
 
 namespace cartesian {
 
-/// Ranks of each expert, ascending: [experts of A, then of B].
-using ExpertRanks = std::vector<std::vector<int>>;
+struct LayerPlan {
+  ExpertRanks ranks;
+  bool scored = true;  ///< pivot scores shorten the step
+};
 
 /// Not thread-safe.
 class LayerPlanner {
@@ -24,7 +27,8 @@ class LayerPlanner {
     std::int64_t work = 0;    ///< in units of Partition::work()
     double least_saving = 0;  ///< copies, of all the trace's tokens, that pay for a replica
     double copy_s = 0;        ///< of a step, that a copy takes all cards together, there and back
-    double choice_s = 0;      ///< that a choice takes its rank, forward and backward
+    RowSizes sizes = {};
+    double tokens = 0;  ///< of a step
     /// Where experts are now, and the copies that moving one is worth; nullptr: nowhere yet.
     const ExpertRanks* running = nullptr;
     double away = 0;
@@ -35,7 +39,7 @@ class LayerPlanner {
                int slots);
 
   ExpertRanks balanced() const;
-  ExpertRanks plan(const Task& task);
+  LayerPlan plan(const Task& task);
 
  private:
   using Nodes = LayerSearch::Nodes;
@@ -48,14 +52,20 @@ class LayerPlanner {
   double worst_of_group(const std::vector<Loads>& loads) const;
   NodeLimits limits_of(double load, std::optional<double> group) const;
   NodeLimits replica_limits() const;
-  double seconds(const Task& task, const Nodes& nodes) const;
-  Nodes search(const Task& task, std::int64_t work);
+  bool allowed(const ExpertRanks& ranks) const;
+  LayerSearch::Task search_task(const Task& task, const NodeLimits& limits,
+                                std::int64_t work) const;
+  LayerPlan fewest_copies(const Task& task);
+  LayerPlan least_time(const Task& task);
+  double seconds_to_move(const Task& task, const ExpertRanks& ranks) const;
+  ExpertRanks linear_ranks() const;
   bool has_room() const;
   Slots one_each(const Nodes& nodes) const;
   Slots replicated(const Task& task, const Nodes& nodes, std::int64_t work) const;
   ExpertRanks to_ranks(const Slots& slots, const ExpertRanks* running) const;
 
   const LayerTrace& layer_;
+  const Cluster& cluster_;
   const Topology& topology_;
   const PlanOptions& options_;
   int groups_;

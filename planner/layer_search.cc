@@ -72,10 +72,36 @@ void LayerSearch::begin(std::int64_t work) {
       start = align_labels(start, costs.was, task_.ranks.ranks);
     }
     starts_.push_back(costs.was);
+  } else if (costs.knows_homes(task_.layer)) {
+    for (std::size_t i = 0, count = starts_.size(); i < count; ++i) {
+      starts_.push_back(near_homes(starts_[i]));
+    }
   }
   std::ranges::stable_sort(starts_, std::less<>(), [&](const Nodes& start) {
     return assignment_cost(tokens_.layer(), costs, start);
   });
+}
+
+/// Nodes that are alike named so that most tokens visit their own: swaps would hardly get there.
+LayerSearch::Nodes LayerSearch::near_homes(const Nodes& nodes) const {
+  const LayerTrace& layer = tokens_.layer();
+  const std::size_t n = task_.limits.slots.size();
+  std::vector<std::int64_t> visits(n * n);  // [node][home]
+  std::vector<std::int64_t> last(n, -1);    // (token, group) that visited
+  std::int64_t pair = 0;
+  for (std::int64_t token = 0; token < layer.tokens; ++token) {
+    const auto home = as_index(task_.costs.home_of(layer, token));
+    for (std::size_t group = 0; group < layer.groups.size(); ++group, ++pair) {
+      for (const std::int16_t id : layer.groups[group].of(token)) {
+        const std::size_t expert = group * as_index(layer.experts) + as_index(std::max<int>(id, 0));
+        if (const auto node = as_index(nodes[expert]); id >= 0 && last[node] != pair) {
+          last[node] = pair;
+          ++visits[node * n + home];
+        }
+      }
+    }
+  }
+  return align_labels_by(nodes, visits, task_.ranks.ranks);
 }
 
 LayerSearch::Nodes LayerSearch::run(double share) {

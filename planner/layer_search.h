@@ -37,6 +37,7 @@ class LayerSearch {
 
  private:
   void begin(std::int64_t work);
+  Nodes near_homes(const Nodes& nodes) const;
   bool repaired();
   double excess(const Nodes& nodes) const;
   Nodes best_of(const std::vector<Nodes>& candidates) const;

@@ -38,6 +38,14 @@ Partition::Partition(const LayerTrace& layer, Costs costs, std::shared_ptr<const
     choices += group.choices;
   }
   work_of_token_ = std::max<std::int64_t>(1, choices * choices / 16);
+  if (costs_.knows_homes(layer_)) {
+    std::ranges::fill(costs_.visit, 2.0);
+    for (std::int64_t token = 0; token < layer_.tokens; ++token) {
+      home_.push_back(costs_.home_of(layer_, token));
+    }
+    home_alone_.resize(node_of_.size());
+    home_arrives_.resize(visited_.size());
+  }
   index_tokens();
   assign(std::vector<int>(node_of_.size()));
 }
@@ -93,10 +101,11 @@ void Partition::assign(std::span<const int> nodes) {
     node_load_[as_index(node_of(expert))] += loads(expert);
     ++node_size_[as_index(node_of(expert))];
   }
-  for (auto* table : {&alone_, &lost_, &visited_, &would_meet_}) {
+  for (auto* table : {&alone_, &lost_, &visited_, &would_meet_, &home_alone_, &home_arrives_}) {
     std::ranges::fill(*table, 0);
   }
   std::ranges::fill(counts_, std::uint8_t{0});
+  visits_home_ = 0;
   visits_meeting_ = 0;
   std::ranges::fill(meetings_, std::uint16_t{0});
   for (std::int64_t token = 0; token < layer_.tokens; ++token) {
@@ -104,6 +113,9 @@ void Partition::assign(std::span<const int> nodes) {
       for (const std::int16_t id : choices(token, group)) {
         if (id >= 0) {
           ++count(token, group, node_of(number(group, id)));
+          if (!home_.empty()) {
+            ++home_arrives_[cell(number(group, id), home_[as_index(token)])];
+          }
         }
       }
     }
@@ -117,6 +129,9 @@ void Partition::assign(std::span<const int> nodes) {
         const int expert = number(group, id);
         if (id >= 0 && count(token, group, node_of(expert)) == 1) {
           ++alone_[as_index(expert)];
+          if (lives_on(token, node_of(expert))) {
+            ++home_alone_[as_index(expert)];
+          }
         }
       }
     }
@@ -125,7 +140,8 @@ void Partition::assign(std::span<const int> nodes) {
 }
 
 double Partition::cost() const {
-  double cost = -costs_.meet * static_cast<double>(visits_meeting_);
+  double cost = -costs_.meet * static_cast<double>(visits_meeting_) -
+                costs_.at_home * static_cast<double>(visits_home_);
   for (int node = 0; node < nodes_; ++node) {
     cost += costs_.visit[as_index(node)] * static_cast<double>(node_visits_[as_index(node)]);
   }
@@ -137,7 +153,11 @@ double Partition::cost() const {
 
 double Partition::gain(int expert, int node) const {
   const std::int64_t arrivals = tokens_choosing(expert) - visited_[cell(expert, node)];
-  return costs_.visit[as_index(node_of(expert))] * alone_[as_index(expert)] -
+  const double home =
+      home_.empty()
+          ? 0
+          : costs_.at_home * (home_arrives_[cell(expert, node)] - home_alone_[as_index(expert)]);
+  return home + costs_.visit[as_index(node_of(expert))] * alone_[as_index(expert)] -
          costs_.visit[as_index(node)] * static_cast<double>(arrivals) +
          costs_.meet * (would_meet_[cell(expert, node)] - lost_[as_index(expert)]) +
          costs_.away_from(expert, node_of(expert)) - costs_.away_from(expert, node);
@@ -168,6 +188,9 @@ void Partition::move_in_token(std::int64_t token, int expert, int to) {
   std::uint8_t& left = count(token, group, from);
   if (left == 1) {
     --alone_[as_index(expert)];
+    if (lives_on(token, from)) {
+      --home_alone_[as_index(expert)];
+    }
     add_presence(token, group, from, -1);
   } else if (left == 2) {
     add_alone(token, expert, from, 1);
@@ -176,6 +199,9 @@ void Partition::move_in_token(std::int64_t token, int expert, int to) {
   std::uint8_t& reached = count(token, group, to);
   if (reached == 0) {
     ++alone_[as_index(expert)];
+    if (lives_on(token, to)) {
+      ++home_alone_[as_index(expert)];
+    }
     add_presence(token, group, to, 1);
   } else if (reached == 1) {
     add_alone(token, expert, to, -1);
@@ -187,12 +213,17 @@ void Partition::move_in_token(std::int64_t token, int expert, int to) {
 
 void Partition::add_presence(std::int64_t token, int group, int node, int sign) {
   node_visits_[as_index(node)] += sign;
+  const bool home = lives_on(token, node);
+  visits_home_ += home ? sign : 0;
   if (groups_ == 2 && present(token, 1 - group, node)) {
     meetings_[as_index(token)] = static_cast<std::uint16_t>(meetings_[as_index(token)] + sign);
   }
   for (const std::int16_t id : choices(token, group)) {
     if (id >= 0) {
       visited_[cell(number(group, id), node)] += sign;
+      if (home) {
+        home_arrives_[cell(number(group, id), node)] -= sign;
+      }
     }
   }
 }
@@ -202,6 +233,9 @@ void Partition::add_alone(std::int64_t token, int expert, int node, int sign) {
   for (const std::int16_t id : choices(token, group)) {
     if (id >= 0 && number(group, id) != expert && node_of(number(group, id)) == node) {
       alone_[as_index(number(group, id))] += sign;
+      if (lives_on(token, node)) {
+        home_alone_[as_index(number(group, id))] += sign;
+      }
     }
   }
 }
@@ -262,8 +296,10 @@ double cost_by_lists(const LayerTrace& layer, const Partition::Costs& costs,
                      std::span<const int> node_of) {
   const std::size_t nodes = costs.visit.size();
   std::vector<std::int64_t> last(layer.groups.size() * nodes, -1);  // token that visited
+  const bool homes = costs.knows_homes(layer);
   double cost = 0;
   for (std::int64_t token = 0; token < layer.tokens; ++token) {
+    const auto home = homes ? as_index(costs.home_of(layer, token)) : nodes;
     bool meets = false;
     for (std::size_t group = 0; group < layer.groups.size(); ++group) {
       for (const std::int16_t id : layer.groups[group].of(token)) {
@@ -273,7 +309,7 @@ double cost_by_lists(const LayerTrace& layer, const Partition::Costs& costs,
         const auto node = as_index(node_of[group * as_index(layer.experts) + as_index(id)]);
         if (last[group * nodes + node] != token) {
           last[group * nodes + node] = token;
-          cost += costs.visit[node];
+          cost += (homes ? 2 : costs.visit[node]) - (node == home ? costs.at_home : 0);
           meets = meets || (group == 1 && last[node] == token);
         }
       }
@@ -289,8 +325,9 @@ double assignment_cost(const LayerTrace& layer, const Partition::Costs& costs,
                        std::span<const int> node_of) {
   const bool alike =
       std::ranges::all_of(costs.visit, [&](double visit) { return visit == costs.visit.front(); });
-  double cost = alike && costs.visit.size() <= 64 ? cost_by_words(layer, costs, node_of)
-                                                  : cost_by_lists(layer, costs, node_of);
+  double cost = alike && costs.visit.size() <= 64 && !costs.knows_homes(layer)
+                    ? cost_by_words(layer, costs, node_of)
+                    : cost_by_lists(layer, costs, node_of);
   for (std::size_t expert = 0; expert < node_of.size(); ++expert) {
     cost += costs.away_from(static_cast<int>(expert), node_of[expert]);
   }
@@ -307,6 +344,10 @@ Partition::Costs visit_costs(const Topology& topology, Flow flow, std::size_t gr
     costs.visit_alone.push_back(2 - 2 * share);
   }
   costs.meet = pivot ? 1 : 0;
+  costs.at_home = pivot ? 1 : 2;
+  for (int rank = 0; rank < topology.ranks(); ++rank) {
+    costs.node_of_rank.push_back(topology.node(rank));
+  }
   return costs;
 }
 

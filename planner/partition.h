@@ -9,6 +9,8 @@
 // token, the pivot flow's gain, is left out. Tokens with choices in one group only, whose pivot
 // stays at home, cost 2c a node in every flow: too few to matter to a search, and bounds know of
 // them. An expert that is not where it was costs `away`.
+// Where the trace knows a token's home, each group visits there for `at_home` less, and any node
+// costs 2 otherwise: at_home = 1 in the pivot flow, 2 in the home flow.
 
 #include <algorithm>
 #include <cstdint>
@@ -31,11 +33,20 @@ class Partition {
     double meet = 0;
     /// [nodes] of a token with choices in one group only, for bounds; empty: as `visit`.
     std::vector<double> visit_alone = {};
+    double at_home = 0;
+    std::vector<int> node_of_rank = {};  ///< of homes; empty: they are taken to be uniform
     /// Of an expert that is not where it was, [experts] nodes; empty: nowhere. Where it
     /// had replicas on other nodes, too, it may go there for nothing: [experts] nodes, or empty.
     double away = 0;
     std::vector<int> was = {};
     std::vector<std::vector<int>> had = {};
+    /// The node of a token's home; -1: it is not known.
+    int home_of(const LayerTrace& layer, std::int64_t token) const {
+      return knows_homes(layer) ? node_of_rank[as_index(layer.home[as_index(token)])] : -1;
+    }
+    bool knows_homes(const LayerTrace& layer) const {
+      return !layer.home.empty() && !node_of_rank.empty();
+    }
     double away_from(int expert, int node) const {
       if (was.empty() || was[as_index(expert)] == node) {
         return 0;
@@ -104,6 +115,9 @@ class Partition {
   /// To what is on `node` beside `expert`, of its group.
   void add_alone(std::int64_t token, int expert, int node, int sign);
   void add_meeting(std::int64_t token, int sign);
+  bool lives_on(std::int64_t token, int node) const {
+    return !home_.empty() && home_[as_index(token)] == node;
+  }
   template <class Visit>
   void for_each_node(std::int64_t token, int group, Visit visit) const;
 
@@ -122,14 +136,19 @@ class Partition {
   std::vector<std::int32_t> tokens_;       // of each expert, ascending
   std::vector<std::uint8_t> counts_;       // [tokens][groups][nodes] of a token's experts
   std::vector<std::uint16_t> meetings_;    // [tokens] nodes in both V_A and V_B
+  std::vector<int> home_;                  // [tokens] nodes; empty: not known
   // What gain() is made of, in tokens that choose the expert:
-  std::vector<std::int32_t> alone_;        // [experts] no other of its group is on its node
-  std::vector<std::int32_t> lost_;         // [experts] the only meeting would end if it left
-  std::vector<std::int32_t> visited_;      // [experts][nodes] its group is on the node
-  std::vector<std::int32_t> would_meet_;   // [experts][nodes] without it there is no meeting, and
-                                           // the other group is on the node
-  std::int64_t visits_meeting_ = 0;        // tokens with a meeting
-  std::vector<std::int64_t> node_visits_;  // [nodes] (token, group) pairs that visit
+  std::vector<std::int32_t> alone_;         // [experts] no other of its group is on its node
+  std::vector<std::int32_t> lost_;          // [experts] the only meeting would end if it left
+  std::vector<std::int32_t> visited_;       // [experts][nodes] its group is on the node
+  std::vector<std::int32_t> would_meet_;    // [experts][nodes] without it there is no meeting, and
+                                            // the other group is on the node
+  std::vector<std::int32_t> home_alone_;    // [experts] alone_ of tokens that live on its node
+  std::vector<std::int32_t> home_arrives_;  // [experts][nodes] tokens that live on the node, and
+                                            // have none of its group there
+  std::int64_t visits_home_ = 0;            // (token, group) pairs that visit the token's home
+  std::int64_t visits_meeting_ = 0;         // tokens with a meeting
+  std::vector<std::int64_t> node_visits_;   // [nodes] (token, group) pairs that visit
 };
 
 /// The same cost from its definition, of any tokens: [experts] nodes.

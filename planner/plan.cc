@@ -79,6 +79,7 @@ Placement place(const RoutingTrace& trace, const Cluster& cluster, const PlanOpt
   check_memory(trace, cluster, shape, slots);
   std::vector<ExpertRanks> ranks(layers.size());
   for_each_on_threads(layers.size(), options.threads, [&](std::size_t i) {
+    check_homes(layers[i], cluster.topology);
     LayerPlanner planner(layers[i], cluster, options, slots);
     ranks[i] = plan(planner, i);
   });
@@ -115,13 +116,6 @@ double copy_seconds(const RoutingTrace& trace, const Cluster& cluster, const Pla
   const RowSizes sizes = row_sizes(trace);
   return 2 * sizes.hidden * sizes.element_bytes / cluster.inter.bytes_per_s /
          cluster.topology.nodes() * step_scale(trace, options);
-}
-
-/// Of a step, that a choice of one of the trace's tokens takes its rank.
-double choice_seconds(const RoutingTrace& trace, const Cluster& cluster,
-                      const PlanOptions& options) {
-  return (1 + kBackwardProducts) * expert_flops(row_sizes(trace)) / cluster.flops *
-         step_scale(trace, options);
 }
 
 /// The running placement's ranks of one layer.
@@ -194,25 +188,33 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
   }
   const std::size_t layers = layers_of(trace).size();
   const std::int64_t work = work_of_layer(options, layers);
-  Placement placement =
+  std::vector<char> scored(layers);  // not of bits: each is written by a thread
+  const Placement placement =
       place(trace, cluster, options, [&](LayerPlanner& planner, std::size_t layer) {
         ExpertRanks running;
         if (options.running != nullptr) {
           running = ranks_of(*options.running, layer);
         }
-        return planner.plan({.seed = random_bits(random_key(options.seed, "plan"), layer),
-                             .work = work,
-                             .least_saving = least_saving(trace, options),
-                             .copy_s = copy_seconds(trace, cluster, options),
-                             .choice_s = choice_seconds(trace, cluster, options),
-                             .running = options.running != nullptr ? &running : nullptr,
-                             .away = worth_of_moving(trace, options)});
+        LayerPlan plan = planner.plan({.seed = random_bits(random_key(options.seed, "plan"), layer),
+                                       .work = work,
+                                       .least_saving = least_saving(trace, options),
+                                       .copy_s = copy_seconds(trace, cluster, options),
+                                       .sizes = row_sizes(trace),
+                                       .tokens = tokens_per_step(trace, options),
+                                       .running = options.running != nullptr ? &running : nullptr,
+                                       .away = worth_of_moving(trace, options)});
+        scored[layer] = plan.scored ? 1 : 0;
+        return std::move(plan.ranks);
       });
   if (options.flow != Flow::pivot || placement.shape().groups != 2) {
     return placement;
   }
-  return placement.with_pivot_scores(cluster.topology.nodes(),
-                                     pivot_scores(trace, placement, cluster.topology));
+  std::vector<float> scores = pivot_scores(trace, placement, cluster.topology);
+  const std::size_t of_layer = scores.size() / std::max<std::size_t>(1, layers);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    scores[i] = scored[i / of_layer] != 0 ? scores[i] : 0;  // none speak for any node, then
+  }
+  return placement.with_pivot_scores(cluster.topology.nodes(), std::move(scores));
 }
 
 Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
@@ -221,46 +223,54 @@ Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
                [](LayerPlanner& planner, std::size_t) { return planner.balanced(); });
 }
 
+std::vector<float> pivot_scores(const LayerTrace& layer, int index, const Placement& placement,
+                                const Topology& topology) {
+  const auto nodes = as_index(topology.nodes());
+  std::vector<double> hosts(as_index(layer.experts) * nodes);
+  std::vector<double> tokens(as_index(layer.experts));
+  double choices = 0;
+  std::vector<std::size_t> hosting;  // of the token's experts of B
+  for (std::int64_t token = 0; token < layer.tokens; ++token) {
+    hosting.clear();
+    for (const std::int16_t b : layer.groups[1].of(token)) {
+      if (b >= 0) {
+        for (const int rank : placement.replicas(index, 1, b)) {
+          hosting.push_back(as_index(topology.node(rank)));
+        }
+      }
+    }
+    std::ranges::sort(hosting);
+    hosting.erase(std::unique(hosting.begin(), hosting.end()), hosting.end());
+    for (const std::int16_t a : layer.groups[0].of(token)) {
+      if (a < 0) {
+        continue;
+      }
+      ++choices;
+      ++tokens[as_index(a)];
+      for (const std::size_t node : hosting) {
+        ++hosts[as_index(a) * nodes + node];
+      }
+    }
+  }
+  const double chosen = choices / static_cast<double>(std::max<std::int64_t>(1, layer.tokens));
+  std::vector<float> scores;
+  for (std::size_t a = 0; a < tokens.size(); ++a) {
+    for (std::size_t node = 0; node < nodes; ++node) {
+      scores.push_back(
+          static_cast<float>(tokens[a] > 0 ? hosts[a * nodes + node] / tokens[a] / chosen : 0));
+    }
+  }
+  return scores;
+}
+
 std::vector<float> pivot_scores(const RoutingTrace& trace, const Placement& placement,
                                 const Topology& topology) {
   const std::vector<LayerTrace> layers = layers_of(trace);
-  const auto nodes = as_index(topology.nodes());
   std::vector<float> scores;
   for (std::size_t index = 0; index < layers.size(); ++index) {
-    const LayerTrace& layer = layers[index];
-    std::vector<double> hosts(as_index(layer.experts) * nodes);
-    std::vector<double> tokens(as_index(layer.experts));
-    double choices = 0;
-    std::vector<std::size_t> hosting;  // of the token's experts of B
-    for (std::int64_t token = 0; token < layer.tokens; ++token) {
-      hosting.clear();
-      for (const std::int16_t b : layer.groups[1].of(token)) {
-        if (b >= 0) {
-          for (const int rank : placement.replicas(static_cast<int>(index), 1, b)) {
-            hosting.push_back(as_index(topology.node(rank)));
-          }
-        }
-      }
-      std::ranges::sort(hosting);
-      hosting.erase(std::unique(hosting.begin(), hosting.end()), hosting.end());
-      for (const std::int16_t a : layer.groups[0].of(token)) {
-        if (a < 0) {
-          continue;
-        }
-        ++choices;
-        ++tokens[as_index(a)];
-        for (const std::size_t node : hosting) {
-          ++hosts[as_index(a) * nodes + node];
-        }
-      }
-    }
-    const double chosen = choices / static_cast<double>(std::max<std::int64_t>(1, layer.tokens));
-    for (std::size_t a = 0; a < tokens.size(); ++a) {
-      for (std::size_t node = 0; node < nodes; ++node) {
-        scores.push_back(
-            static_cast<float>(tokens[a] > 0 ? hosts[a * nodes + node] / tokens[a] / chosen : 0));
-      }
-    }
+    const std::vector<float> of_layer =
+        pivot_scores(layers[index], static_cast<int>(index), placement, topology);
+    scores.insert(scores.end(), of_layer.begin(), of_layer.end());
   }
   return scores;
 }

@@ -9,12 +9,17 @@
 #include "base/placement.h"
 #include "base/routing_trace.h"
 #include "planner/cluster.h"
+#include "planner/layer_trace.h"
 
 namespace cartesian {
 
 inline constexpr double kMostTokensPerStep = 0x1p53;
 
+/// What a plan is to make little: the predicted time of a step (step_time.h), or copies alone.
+enum class Objective : std::uint8_t { step_time, copies };
+
 struct PlanOptions {
+  Objective objective = Objective::step_time;
   Flow flow = Flow::pivot;  ///< what is planned for; `flat` as `home`
   double load_cap = 1.10;   ///< most choices on a node, over the mean of its share
   /// Of the cap: kept free for text that is not the trace's, at most a third of what it allows
@@ -55,7 +60,10 @@ double tokens_per_step(const RoutingTrace& trace, const PlanOptions& options);
 /// direction. Throws ConfigError, saying how much is missing, if a rank's memory does not hold its
 /// slots, if redundancy is asked for on more nodes, or if options.running has another shape. With
 /// the pivot flow the placement has pivot scores. Where slots cannot keep a layer's load within the
-/// cap, it is at most 0.05 of the mean above that of balanced_placement().
+/// cap, it is at most 0.05 of the mean above that of balanced_placement(). Of what is found, the
+/// linear, the balanced and the running placement, as far as they are within the cap and the slots,
+/// each layer has what takes a step least time: in the whole trace, or as much of it as the budget
+/// allows.
 Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
                          const PlanOptions& options);
 
@@ -66,6 +74,9 @@ Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
 /// P(a node hosts one of B's choices | expert of A is chosen), over the choices of A, so that the
 /// scores of a token's experts add up to a probability: [layers][experts][nodes].
 std::vector<float> pivot_scores(const RoutingTrace& trace, const Placement& placement,
+                                const Topology& topology);
+/// Of one layer; `index` is its number among the placement's.
+std::vector<float> pivot_scores(const LayerTrace& layer, int index, const Placement& placement,
                                 const Topology& topology);
 
 }  // namespace cartesian

@@ -46,9 +46,11 @@ std::int64_t ReplicaCosts::work_of_token(const LayerTrace& layer, const Topology
   for (const LayerTrace::Group& group : layer.groups) {
     choices += group.choices;
   }
-  const bool sampled = topology.nodes() > routes.homes;
+  const bool sampled = layer.home.empty() && topology.nodes() > routes.homes;
   const std::int64_t homes =
-      std::min<std::int64_t>(choices + 1, std::min(topology.nodes(), routes.homes));
+      !layer.home.empty()
+          ? 1
+          : std::min<std::int64_t>(choices + 1, std::min(topology.nodes(), routes.homes));
   return std::max<std::int64_t>(1, homes * choices / 16) * (sampled ? kWorkOfSampledHomes : 1);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // ReplicaCosts: one layer's experts over nodes, some of them on several, with the copies that
-// tokens need in the mean over uniform homes and the load of every node, both by a sample of the
-// trace.
+// tokens need, in the mean over uniform homes if the trace knows none, and the load of every node,
+// both by a sample of the trace.
 
 #include <cstdint>
 #include <optional>

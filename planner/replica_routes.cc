@@ -46,6 +46,9 @@ ReplicaRoutes::ReplicaRoutes(const LayerTrace& layer, const Topology& topology,
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t token = i * layer.tokens / count;
     sampled_.push_back(token);
+    if (!layer.home.empty()) {
+      home_.push_back(topology.node(layer.home[as_index(token)]));
+    }
     append(layer.groups[0].of(token), 0);
     append(groups_ == 2 ? layer.groups[1].of(token) : std::span<const std::int16_t>(), 1);
     const std::int64_t choices = guessed_ ? layer.groups[1].choices : 0;

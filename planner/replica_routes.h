@@ -23,7 +23,7 @@ class ReplicaRoutes {
   struct Options {
     Flow flow = Flow::pivot;
     std::int64_t sample = 4096;  ///< tokens that are looked at, spread over the trace
-    int homes = 8;               ///< of each token; with at least as many as nodes, all
+    int homes = 8;  ///< of each token, if it is not known; with at least as many as nodes, all
   };
   struct Route {
     int copies = 0;
@@ -46,6 +46,10 @@ class ReplicaRoutes {
   /// Calls visit(home, share of the homes that go the same way).
   template <class Visit>
   void for_each_home(int i, std::span<const NodeSet> nodes_of, Visit visit) const {
+    if (!home_.empty()) {
+      visit(home_[as_index(i)], 1.0);
+      return;
+    }
     if (nodes() > options_.homes) {
       for (int home = 0; home < options_.homes; ++home) {
         const auto rank =
@@ -113,6 +117,7 @@ class ReplicaRoutes {
   bool guessed_;                       // B's choices are predicted
   std::vector<double> home_share_;     // [nodes]
   std::vector<std::int64_t> sampled_;  // tokens
+  std::vector<int> home_;              // [sampled] nodes; empty: all of them
   std::vector<int> first_;             // [sampled][3] into chosen_, and the end
   std::vector<int> chosen_;            // experts
 };

@@ -20,6 +20,9 @@ class TokenSample {
  private:
   LayerTrace layer_;
   std::vector<std::vector<std::int16_t>> ids_;  // [groups]
+  std::vector<std::vector<float>> gates_;       // [groups]
+  std::vector<std::int16_t> speculative_;
+  std::vector<std::int32_t> home_;
 };
 
 }  // namespace cartesian

@@ -46,12 +46,7 @@ class TrafficCounter {
   template <class Visit>
   void for_each_home(Visit visit) const {
     if (!layer_.home.empty()) {
-      const int home = layer_.home[as_index(token_)];
-      if (home >= topology_.ranks()) {
-        throw ConfigError(fmt::format("the trace has token {} on rank {}, but there are {} ranks",
-                                      token_, home, topology_.ranks()));
-      }
-      visit({home, 1});
+      visit({layer_.home[as_index(token_)], 1});
     } else if (topology_.nodes() <= options_.homes) {
       for (int node = 0; node < topology_.nodes(); ++node) {
         const auto ranks = topology_.ranks_of_node(node);
@@ -116,8 +111,18 @@ double Traffic::copies() const {
   return sum;
 }
 
+void check_homes(const LayerTrace& layer, const Topology& topology) {
+  for (std::size_t token = 0; token < layer.home.size(); ++token) {
+    if (layer.home[token] < 0 || layer.home[token] >= topology.ranks()) {
+      throw ConfigError(fmt::format("the trace has token {} on rank {}, but there are {} ranks",
+                                    token, layer.home[token], topology.ranks()));
+    }
+  }
+}
+
 Traffic count_traffic(const LayerTrace& layer, int index, const Placement& placement,
                       const Topology& topology, const TrafficOptions& options) {
+  check_homes(layer, topology);
   if (options.rule == PivotRule::gate && placement.score_nodes() > 0) {
     return TrafficCounter(layer, index, placement.without_pivot_scores(), topology, options)
         .count();

@@ -35,6 +35,9 @@ struct TrafficOptions {
   int homes = 8;
 };
 
+/// Throws ConfigError if a home of the trace's is not a rank.
+void check_homes(const LayerTrace& layer, const Topology& topology);
+
 /// Of one layer; `index` is its number among the placement's. Throws ConfigError if the rule needs
 /// what the trace lacks, or a home is not a rank.
 Traffic count_traffic(const LayerTrace& layer, int index, const Placement& placement,

@@ -31,7 +31,12 @@ double cost_of(const LayerTrace& layer, const Partition::Costs& costs,
         }
       }
       for (const int node : visited) {
-        cost += costs.visit[static_cast<std::size_t>(node)];
+        if (layer.home.empty() || costs.node_of_rank.empty()) {
+          cost += costs.visit[static_cast<std::size_t>(node)];
+        } else {
+          const auto rank = static_cast<std::size_t>(layer.home[static_cast<std::size_t>(token)]);
+          cost += costs.node_of_rank[rank] == node ? 2 - costs.at_home : 2;
+        }
       }
     }
     if (nodes.size() == 2 &&
@@ -57,13 +62,18 @@ std::vector<Partition::Costs> costs_of(const LayerTrace& layer) {
           {.visit = alike, .meet = 1},
           {.visit = uneven, .meet = 1, .away = 12.5, .was = was},
           {.visit = alike, .meet = 1, .away = 0.25, .was = was},
-          {.visit = alike, .meet = 1, .away = 0.25, .was = was, .had = had}};
+          {.visit = alike, .meet = 1, .away = 0.25, .was = was, .had = had},
+          {.visit = alike, .meet = 1, .at_home = 1, .node_of_rank = {0, 1, 1, 2, 3}},
+          {.visit = uneven, .at_home = 2, .node_of_rank = {3, 2, 0, 1, 0}}};
 }
 
 class PartitionTest : public testing::TestWithParam<SyntheticTraceSpec> {};
 
 TEST_P(PartitionTest, GainsAreWhatMovesDo) {
-  const RoutingTrace trace = make_synthetic_trace(GetParam(), 1);
+  RoutingTrace trace = make_synthetic_trace(GetParam(), 1);
+  for (std::int64_t token = 0; token < trace.tokens; ++token) {
+    trace.home.push_back(static_cast<int>(token * 7 % 5));
+  }
   const LayerTrace layer = layers_of(trace)[0];
   for (const Partition::Costs& costs : costs_of(layer)) {
     Partition partition(layer, costs);

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/index.h"
 #include "planner/dice.h"
+#include "planner/plan.h"
 #include "planner/plan_report.h"
 #include "planner/synthetic_trace.h"
 #include "planner/traffic.h"
@@ -203,6 +204,7 @@ TEST(PlanLimitsTest, NoMoreCopiesThanLinear) {
     PlanOptions options = random_options(dice);
     options.load_cap = 100;
     options.redundancy = 0;
+    options.objective = Objective::copies;
     const auto copies = [&](const Placement& placement) {
       return count_traffic(layers_of(trace)[0], 0, placement, cluster.topology,
                            {.flow = options.flow, .rule = PivotRule::oracle})
@@ -210,6 +212,13 @@ TEST(PlanLimitsTest, NoMoreCopiesThanLinear) {
     };
     EXPECT_LE(copies(plan_placement(trace, cluster, options)),
               copies(Placement::linear(placement_shape(trace, 8), 8)) + 1e-6)
+        << "seed " << seed;
+    options.objective = Objective::step_time;
+    const auto seconds = [&](const Placement& placement) {
+      return evaluate_placement(trace, cluster, placement, options).time.total();
+    };
+    EXPECT_LE(seconds(plan_placement(trace, cluster, options)),
+              seconds(Placement::linear(placement_shape(trace, 8), 8)) * (1 + 1e-9))
         << "seed " << seed;
   }
 }
