@@ -18,9 +18,11 @@ constexpr double kShareOfReplicas = 0.8;  // of the work, if there is room for a
 constexpr double kMovesPerLook = 2;       // how much longer a look of ReplicaCosts takes
 constexpr double kAboveBalanced = 0.05;
 constexpr double kRounding = 1e-9;
-constexpr double kShareOfComparing = 1.0 / 12;  // of the work, to look at one plan
-constexpr std::int64_t kWorkOfTwo = 60'000;     // that searches with two kinds of limits begin at
-constexpr double kSampledGain = 0.99;
+constexpr double kGroupsPay = 0.03;             // of a step's time
+constexpr double kShareOfComparing = 1.0 / 24;  // of the work, to look at one plan
+constexpr std::int64_t kWorkOfTwo = 500'000;    // that searches with two kinds of limits begin at
+constexpr double kSampledPays = 0.01;
+constexpr double kUnscoredPays = 0.03;
 
 std::int64_t share_of(std::int64_t work, double share) {
   return static_cast<std::int64_t>(share * static_cast<double>(work));
@@ -35,6 +37,38 @@ double aimed_load(const PlanOptions& options, double balanced) {
                                       : balanced + kAboveBalanced - free(kAboveBalanced);
   return load * (1 + kRounding);
 }
+
+/// A plan and its predicted step, with pivot scores and without: scores tell where B's experts are,
+/// but draw pivots that would be as good elsewhere to few nodes.
+struct TimedPlan {
+  ExpertRanks ranks = {};
+  double scored_s = std::numeric_limits<double>::infinity();
+  double unscored_s = std::numeric_limits<double>::infinity();
+  double unscored_pays = kUnscoredPays;
+
+  bool scored() const { return unscored_s >= (1 - unscored_pays) * scored_s; }
+  double seconds() const { return scored() ? scored_s : unscored_s; }
+};
+
+struct Fastest {
+  TimedPlan best = {};
+  bool any = false;
+
+  /// Whether it is taken: if it pays by so large a share, and the best without scores is no faster.
+  bool consider(TimedPlan plan, double pays) {
+    const double seconds = plan.seconds();
+    if (any && seconds >= (1 - pays) * best.seconds()) {
+      return false;
+    }
+    if (any && seconds >= (1 - pays) * best.unscored_s) {
+      best.unscored_pays = 0;
+      return false;
+    }
+    best = std::move(plan);
+    any = true;
+    return true;
+  }
+};
 
 }  // namespace
 
@@ -230,45 +264,46 @@ LayerPlan LayerPlanner::least_time(const Task& task) {
                         .tokens = task.tokens,
                         .replicas = replicas,
                         .work = share_of(task.work, kShareOfComparing)});
-  LayerPlan best;
-  double least = std::numeric_limits<double>::infinity();
-  const auto consider = [&](ExpertRanks ranks, bool scored, double handicap) {
-    const double seconds = step.seconds(ranks, scored) + seconds_to_move(task, ranks);
-    if (seconds < handicap * least) {
-      least = seconds;
-      best = {.ranks = std::move(ranks), .scored = scored};
-      return true;
-    }
-    return false;
+  Fastest fastest;
+  const auto timed = [&](ExpertRanks ranks, bool searched) {
+    const double moving = seconds_to_move(task, ranks);
+    TimedPlan plan{.ranks = std::move(ranks)};
+    plan.unscored_s = moving + step.seconds(plan.ranks, false);
+    plan.scored_s = searched ? moving + step.seconds(plan.ranks, true)
+                             : std::numeric_limits<double>::infinity();
+    return plan;
+  };
+  const auto consider = [&](ExpertRanks ranks, double pays) {
+    return fastest.consider(timed(std::move(ranks), true), pays);
   };
   Nodes nodes;
   const bool both = groups_ == 2 && work >= kWorkOfTwo;
   if (both || groups_ == 1) {
     nodes = LayerSearch(search_task(task, limits_, both ? work / 2 : work)).run(1);
-    consider(to_ranks(one_each(nodes), task.running), true, 1);
+    consider(to_ranks(one_each(nodes), task.running), 0);
   }
   if (groups_ == 2) {
     Nodes even = LayerSearch(search_task(task, group_limits_, both ? work / 2 : work)).run(1);
-    if (consider(to_ranks(one_each(even), task.running), true, 1)) {
+    if (consider(to_ranks(one_each(even), task.running), kGroupsPay)) {
       nodes = std::move(even);
       limits_.group_load = group_limits_.group_load;
     }
   }
   if (has_room()) {
-    consider(to_ranks(replicated(task, nodes, for_replicas), task.running), true, 1);
+    consider(to_ranks(replicated(task, nodes, for_replicas), task.running), 0);
   }
   // Of a part of the trace's tokens little is not for certain.
-  const double handicap = step.whole() ? 1 - kRounding : kSampledGain;
+  const double pays = step.whole() ? kRounding : kSampledPays;
   std::vector<ExpertRanks> others{linear_ranks(), balanced()};
   if (task.running != nullptr) {
     others.push_back(*task.running);
   }
   for (ExpertRanks& other : others) {
     if (allowed(other)) {
-      consider(std::move(other), false, handicap);
+      fastest.consider(timed(std::move(other), false), pays);
     }
   }
-  return best;
+  return {.ranks = std::move(fastest.best.ranks), .scored = fastest.best.scored()};
 }
 
 /// What bringing experts to other nodes takes, of every step until it must have paid back.

@@ -48,7 +48,11 @@ std::vector<int> nodes_of(const Placement& placement, const Topology& topology) 
 }
 
 PlanOptions options_of(const Case& given) {
-  return {.flow = given.flow, .load_cap = given.cap, .load_margin = 0, .time_budget_s = 0.05};
+  return {.objective = Objective::copies,
+          .flow = given.flow,
+          .load_cap = given.cap,
+          .load_margin = 0,
+          .time_budget_s = 0.05};
 }
 
 Room room_of(const LayerTrace& layer, const Case& given, const Cluster& cluster) {
