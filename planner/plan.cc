@@ -189,7 +189,7 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
   const std::size_t layers = layers_of(trace).size();
   const std::int64_t work = work_of_layer(options, layers);
   std::vector<char> scored(layers);  // not of bits: each is written by a thread
-  const Placement placement =
+  Placement placement =
       place(trace, cluster, options, [&](LayerPlanner& planner, std::size_t layer) {
         ExpertRanks running;
         if (options.running != nullptr) {
