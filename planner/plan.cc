@@ -153,7 +153,7 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
       static_cast<std::int64_t>(options.time_budget_s * kWorkPerSecond /
                                 static_cast<double>(std::max<std::size_t>(1, layers)));
   std::vector<char> scored(layers);  // not of bits: each is written by a thread
-  const Placement placement =
+  Placement placement =
       place(trace, cluster, options, [&](LayerPlanner& planner, std::size_t layer) {
         ExpertRanks running;
         if (options.running != nullptr) {
