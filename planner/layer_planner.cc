@@ -155,8 +155,17 @@ void LayerPlanner::set_limits() {
   ranks_.load = rank * total_.both() / topology_.ranks();
   const double load = aimed_load(
       options_, std::min(worst_node(node_loads(by_group)), worst_node(node_loads(together))));
+  // Slots to spare, shared out between the groups, may leave one of them few on some nodes.
+  std::vector<int> fewest;
+  const int needed = (all_->experts() + topology_.ranks() - 1) / topology_.ranks();
+  for (const int ranks : ranks_.ranks) {
+    fewest.push_back(ranks * needed);
+  }
+  const double group =
+      std::min(worst_of_group(node_loads(by_group)),
+               worst_of_group(node_loads(balanced_assignment(loads_, groups_, fewest))));
   limits_ = limits_of(load, std::nullopt);
-  group_limits_ = limits_of(load, aimed_load(options_, worst_of_group(node_loads(by_group))));
+  group_limits_ = limits_of(load, aimed_load(options_, group));
 }
 
 /// Replicas reach more.

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::int64_t kFewestSampled = 64;
 constexpr std::int64_t kMostSampled = 4096;
+constexpr double kShareOfFirstLook = 1.0 / 3;  // of the work
 constexpr std::int64_t kFewestCompared = 4096;
 constexpr std::int64_t kShareToCompare = 8;  // of the work, that comparing a result is at most
 constexpr std::int64_t kShareOfFirst = 4;    // of the work, that one of each other start is
@@ -155,9 +156,9 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   const std::int64_t work_of_token = ReplicaCosts::work_of_token(layer, topology, options.routes);
   // Every expert is tried on every node once before the first is added.
   const auto choices = static_cast<double>(layer.groups.size()) * std::max(1.0, all.choices());
-  const auto sample = static_cast<std::int64_t>(static_cast<double>(plan.search.work) /
-                                                static_cast<double>(work_of_token) / 3 /
-                                                (choices * topology.nodes()));
+  const auto looks = static_cast<double>(plan.search.work) / static_cast<double>(work_of_token);
+  const auto sample =
+      static_cast<std::int64_t>(looks * kShareOfFirstLook / (choices * topology.nodes()));
   options.routes.sample = std::clamp(sample, kFewestSampled, kMostSampled);
   const auto costs_of = [&](std::vector<NodeSet> sets) {
     return std::make_unique<ReplicaCosts>(layer, topology, limits, all.loads(), std::move(sets),

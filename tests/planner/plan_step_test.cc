@@ -45,6 +45,18 @@ TEST_P(PlanStepTest, NoSlowerThanLinearAndBalanced) {
   }
 }
 
+/// A slot more than are needed divides unevenly between the groups.
+TEST(PlanStepRoom, ASlotToSpareDoesNoHarm) {
+  const RoutingTrace trace =
+      make_synthetic_trace({.experts = 256, .tokens = 4096, .tokens_per_step = 1'000'000'000}, 1);
+  const Cluster cluster = uniform_cluster(64, 1);
+  PlanOptions options{.time_budget_s = 0.4};
+  const double without = seconds(trace, cluster, plan_placement(trace, cluster, options), options);
+  options.slots = 9;
+  EXPECT_LE(seconds(trace, cluster, plan_placement(trace, cluster, options), options),
+            1.03 * without);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Cases, PlanStepTest,
     testing::Values(
