@@ -19,6 +19,18 @@ struct PackedChoice {
   float gate = 0;
 };
 
+/// What goes with the rows to or from each rank: something for each token, then for each choice.
+std::vector<std::size_t> bytes_with_rows(const std::vector<std::int64_t>& tokens,
+                                         std::size_t of_token,
+                                         const std::vector<std::int64_t>& choices,
+                                         std::size_t of_choice) {
+  std::vector<std::size_t> bytes;
+  for (std::size_t rank = 0; rank < tokens.size(); ++rank) {
+    bytes.push_back(as_index(tokens[rank]) * of_token + as_index(choices[rank]) * of_choice);
+  }
+  return bytes;
+}
+
 /// Rails' rows by record: each to one rank of the node (flat: any).
 void list_records(bool flat, int ranks, ExchangePlan& plan) {
   const auto begins = [&](std::size_t rail) { return plan.rail_choice_begins[rail]; };
@@ -86,14 +98,9 @@ void list_targets(int me, int ranks, ExchangePlan& plan) {
 
 TransferPtr Exchange::begin_spread(const Context& context, ExchangePlan& plan, const Tensor& rows) {
   check(rows.rows() == plan.sources, "one row for every source");
-  const auto extras = [&](const std::vector<std::int64_t>& tokens,
-                          const std::vector<std::int64_t>& choices) {
-    std::vector<std::size_t> bytes;
-    for (std::size_t rank = 0; rank < tokens.size(); ++rank) {
-      bytes.push_back(as_index(tokens[rank]) * sizeof(RailToken) +
-                      as_index(choices[rank]) * sizeof(PackedChoice));
-    }
-    return bytes;
+  const auto extras = [](const std::vector<std::int64_t>& tokens,
+                         const std::vector<std::int64_t>& choices) {
+    return bytes_with_rows(tokens, sizeof(RailToken), choices, sizeof(PackedChoice));
   };
   auto step = std::make_unique<HopStep>(
       kSpread,
@@ -175,11 +182,7 @@ TransferPtr Exchange::begin_return_gradients(const Context& context, const Excha
         "every rail has its gradients");
   const auto extras = [](const std::vector<std::int64_t>& tokens,
                          const std::vector<std::int64_t>& choices) {
-    std::vector<std::size_t> bytes;
-    for (std::size_t rank = 0; rank < tokens.size(); ++rank) {
-      bytes.push_back(as_index(tokens[rank] + choices[rank]) * sizeof(float));
-    }
-    return bytes;
+    return bytes_with_rows(tokens, sizeof(float), choices, sizeof(float));
   };
   const std::size_t row_bytes = bytes_of_rows(gradients.rows.dtype(), gradients.rows.cols());
   auto step = std::make_unique<HopStep>(

@@ -178,9 +178,8 @@ void SubLayer::find_finished(RankContext& rank, Chunk& chunk) const {
 void SubLayer::compute(RankContext& rank, Chunk& chunk, const Tensor& out) const {
   const std::int64_t width = config_.expert_width();
   // Where a target is a source, its sum is made in place.
-  chunk.sums = chunk.plan.to_pivots || chunk.plan.finds_targets
-                   ? rank.activations.tensor(rank.dtype, chunk.h.shape())
-                   : out;
+  chunk.sums =
+      chunk.plan.finds_targets ? rank.activations.tensor(rank.dtype, chunk.h.shape()) : out;
   chunk.rail_sums = rank.activations.tensor(rank.dtype, chunk.rail_h.shape());
   chunk.sum_rows = row_targets(chunk.sums);
   const std::vector<std::byte*> behind = row_targets(chunk.rail_sums);
