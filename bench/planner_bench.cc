@@ -220,7 +220,10 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--seed", options.plan.seed, "Of the search")->capture_default_str();
   app.add_option("--load-cap", options.plan.load_cap, "Over the mean")->capture_default_str();
+  std::string objective = "auto";
+  app.add_option("--objective", objective, "As of 'cartesian plan'")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  options.plan.objective = objective_named(objective);
   if (options.plan_trace.empty()) {
     for (const std::string& what : options.timed) {
       what == "balance" ? time_balance() : what == "replan" ? time_replan() : time_large(options);
@@ -230,7 +233,6 @@ int run(int argc, char** argv) {
   const auto files = make_posix_file_system();
   const RoutingTrace planned_on = load_routing_trace(*files, options.plan_trace);
   const RoutingTrace trace = load_routing_trace(*files, options.trace);
-  options.plan.objective = Objective::copies;
   fmt::print(
       "planned on {} tokens, evaluated on {}; copies per token and layer, forward; one thread\n",
       planned_on.tokens, trace.tokens);

@@ -25,6 +25,7 @@ namespace {
 constexpr double kRounding = 1e-9;
 
 struct Options {
+  std::string objective = "copies";
   std::vector<std::string> files;
   std::vector<int> experts{16, 32, 256};
   std::vector<int> nodes{2, 4, 8, 16, 64};
@@ -165,7 +166,6 @@ class Comparison {
     Duel duel;
     duel.peer = measure(traces, cluster, peer);
     PlanOptions plan = options_.plan;
-    plan.objective = Objective::copies;  // as METIS's, and by which they are compared
     plan.load_cap = duel.peer.load * (1 + kRounding);
     plan.load_margin = 0;
     plan.redundancy = redundancy;
@@ -197,6 +197,9 @@ void add_options(CLI::App& app, Options& options) {
   app.add_flag("--only-files", options.only_files, "No synthetic traces");
   app.add_option("--time-budget", options.plan.time_budget_s, "Seconds for each plan")
       ->capture_default_str();
+  app.add_option("--objective", options.objective,
+                 "As of 'cartesian plan'; METIS, and what is compared, know copies alone")
+      ->capture_default_str();
   app.add_option("--redundancy", options.redundancy,
                  "More slots, as a share of the experts, in the comparison with replicas; 0: none")
       ->capture_default_str();
@@ -215,6 +218,7 @@ int run(int argc, char** argv) {
   CLI::App app{"The planner against EPLB and METIS, each at the peer's own load."};
   add_options(app, options);
   CLI11_PARSE(app, argc, argv);
+  options.plan.objective = objective_named(options.objective);
   if (options.files.size() % 2 != 0) {
     fmt::print(stderr, "traces come in pairs: one to plan on, one to count on\n");
     return 2;

@@ -6,18 +6,17 @@
 #include <optional>
 #include <vector>
 
-#include "planner/balance.h"
 #include "planner/cluster.h"
+#include "planner/layer_limits.h"
 #include "planner/layer_search.h"
 #include "planner/plan.h"
 #include "planner/step_costs.h"
+#include "planner/timed_plan.h"
 
 namespace cartesian {
 
-struct LayerPlan {
-  ExpertRanks ranks;
-  bool scored = true;  ///< pivot scores shorten the step
-};
+/// By loads alone; `slots`: of a rank.
+ExpertRanks balance_layer(const LayerTrace& layer, const Topology& topology, int slots);
 
 /// Not thread-safe.
 class LayerPlanner {
@@ -36,45 +35,38 @@ class LayerPlanner {
 
   /// `layer`, `cluster` and `options` must outlive this.
   LayerPlanner(const LayerTrace& layer, const Cluster& cluster, const PlanOptions& options,
-               int slots);
+               int slots, const Task& task);
 
-  ExpertRanks balanced() const;
-  LayerPlan plan(const Task& task);
+  LayerPlan plan() const;
 
  private:
   using Nodes = LayerSearch::Nodes;
-  using Slots = std::vector<std::vector<Slot>>;  // [nodes]
 
-  void set_limits();
-  Partition::Costs costs(const Task& task) const;
-  std::vector<Loads> node_loads(const Nodes& nodes) const;
-  double worst_node(const std::vector<Loads>& loads) const;
-  double worst_of_group(const std::vector<Loads>& loads) const;
-  NodeLimits limits_of(double load, std::optional<double> group) const;
-  NodeLimits replica_limits() const;
-  bool allowed(const ExpertRanks& ranks) const;
-  LayerSearch::Task search_task(const Task& task, const NodeLimits& limits,
-                                std::int64_t work) const;
-  LayerPlan fewest_copies(const Task& task);
-  LayerPlan least_time(const Task& task);
-  double seconds_to_move(const Task& task, const ExpertRanks& ranks) const;
+  LayerPlan fewest_copies(std::int64_t work) const;
+  LayerPlan fewest_copies_in_time() const;
+  LayerPlan least_time(std::int64_t work) const;
+  Nodes search(const NodeLimits& limits, std::int64_t work) const;
+  Partition::Costs costs() const;
+  TimedPlan timed(ExpertRanks ranks, bool scored) const;
+  double seconds_to_move(const ExpertRanks& ranks) const;
+  double share_that_pays() const;
+  std::vector<ExpertRanks> unsearched() const;
   ExpertRanks linear_ranks() const;
+  bool has_slots_left() const;
   bool has_room() const;
-  Slots one_each(const Nodes& nodes) const;
-  Slots replicated(const Task& task, const Nodes& nodes, std::int64_t work) const;
-  ExpertRanks to_ranks(const Slots& slots, const ExpertRanks* running) const;
+  std::int64_t work_for_replicas(std::int64_t work) const;
+  NodeSlots one_each(const Nodes& nodes) const;
+  NodeSlots replicated(const Nodes& nodes, bool by_group, std::int64_t work) const;
+  ExpertRanks pack(const NodeSlots& slots) const;
 
   const LayerTrace& layer_;
   const Cluster& cluster_;
   const Topology& topology_;
   const PlanOptions& options_;
-  int groups_;
-  std::vector<std::int64_t> loads_;  // [experts]
-  Loads total_;
-  NodeLimits limits_;        // of what is searched
-  NodeLimits group_limits_;  // the same with limits of each group
-  RankLimits ranks_;
+  Task task_;
   std::shared_ptr<const CoActivation> all_;
+  LayerLimits limits_;
+  std::optional<StepCosts> step_;  // where plans are compared by it
 };
 
 }  // namespace cartesian

@@ -72,7 +72,7 @@ void check_memory(const RoutingTrace& trace, const Cluster& cluster, const Place
 
 /// Plans every layer by itself, and puts the layers together.
 Placement place(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options,
-                const std::function<ExpertRanks(LayerPlanner&, std::size_t)>& plan) {
+                const std::function<ExpertRanks(const LayerTrace&, std::size_t, int)>& plan) {
   const std::vector<LayerTrace> layers = layers_of(trace);
   const PlacementShape shape = placement_shape(trace, cluster.topology.ranks());
   const int slots = slots_per_rank(shape, options);
@@ -80,8 +80,7 @@ Placement place(const RoutingTrace& trace, const Cluster& cluster, const PlanOpt
   std::vector<ExpertRanks> ranks(layers.size());
   for_each_on_threads(layers.size(), options.threads, [&](std::size_t i) {
     check_homes(layers[i], cluster.topology);
-    LayerPlanner planner(layers[i], cluster, options, slots);
-    ranks[i] = plan(planner, i);
+    ranks[i] = plan(layers[i], i, slots);
   });
   std::vector<std::vector<int>> replicas;
   for (ExpertRanks& of_layer : ranks) {
@@ -131,6 +130,19 @@ ExpertRanks ranks_of(const Placement& placement, std::size_t layer) {
 }
 
 }  // namespace
+
+Objective objective_named(std::string_view name) {
+  if (name == "auto") {
+    return Objective::copies_in_time;
+  }
+  if (name == "step") {
+    return Objective::step_time;
+  }
+  if (name == "copies") {
+    return Objective::copies;
+  }
+  throw ConfigError(fmt::format("objective '{}' of a plan is none of auto, step, copies", name));
+}
 
 std::int64_t work_of_layer(const PlanOptions& options, std::size_t layers) {
   constexpr double kMostWork = 1e15;  // what is made of it stays within 64 bits
@@ -190,20 +202,22 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
   const std::int64_t work = work_of_layer(options, layers);
   std::vector<char> scored(layers);  // not of bits: each is written by a thread
   Placement placement =
-      place(trace, cluster, options, [&](LayerPlanner& planner, std::size_t layer) {
+      place(trace, cluster, options, [&](const LayerTrace& layer, std::size_t index, int slots) {
         ExpertRanks running;
         if (options.running != nullptr) {
-          running = ranks_of(*options.running, layer);
+          running = ranks_of(*options.running, index);
         }
-        LayerPlan plan = planner.plan({.seed = random_bits(random_key(options.seed, "plan"), layer),
-                                       .work = work,
-                                       .least_saving = least_saving(trace, options),
-                                       .copy_s = copy_seconds(trace, cluster, options),
-                                       .sizes = row_sizes(trace),
-                                       .tokens = tokens_per_step(trace, options),
-                                       .running = options.running != nullptr ? &running : nullptr,
-                                       .away = worth_of_moving(trace, options)});
-        scored[layer] = plan.scored ? 1 : 0;
+        LayerPlanner planner(layer, cluster, options, slots,
+                             {.seed = random_bits(random_key(options.seed, "plan"), index),
+                              .work = work,
+                              .least_saving = least_saving(trace, options),
+                              .copy_s = copy_seconds(trace, cluster, options),
+                              .sizes = row_sizes(trace),
+                              .tokens = tokens_per_step(trace, options),
+                              .running = options.running != nullptr ? &running : nullptr,
+                              .away = worth_of_moving(trace, options)});
+        LayerPlan plan = planner.plan();
+        scored[index] = plan.scored ? 1 : 0;
         return std::move(plan.ranks);
       });
   if (options.flow != Flow::pivot || placement.shape().groups != 2) {
@@ -219,8 +233,9 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
 
 Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
                              const PlanOptions& options) {
-  return place(trace, cluster, options,
-               [](LayerPlanner& planner, std::size_t) { return planner.balanced(); });
+  return place(trace, cluster, options, [&](const LayerTrace& layer, std::size_t, int slots) {
+    return balance_layer(layer, cluster.topology, slots);
+  });
 }
 
 std::vector<float> pivot_scores(const LayerTrace& layer, int index, const Placement& placement,

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "base/itinerary.h"
 #include "base/placement.h"
@@ -15,11 +16,16 @@ namespace cartesian {
 
 inline constexpr double kMostTokensPerStep = 0x1p53;
 
-/// What a plan is to make little: the predicted time of a step (step_time.h), or copies alone.
-enum class Objective : std::uint8_t { step_time, copies };
+/// What a plan of a layer is to make little: copies, unless what has fewest takes a predicted step
+/// (step_time.h) longer than the linear, the balanced or the running placement; the predicted step;
+/// or copies alone.
+enum class Objective : std::uint8_t { copies_in_time, step_time, copies };
+
+/// `auto`, `step` or `copies`. Throws ConfigError on others.
+Objective objective_named(std::string_view name);
 
 struct PlanOptions {
-  Objective objective = Objective::step_time;
+  Objective objective = Objective::copies_in_time;
   Flow flow = Flow::pivot;  ///< what is planned for; `flat` as `home`
   double load_cap = 1.10;   ///< most choices on a node, over the mean of its share
   /// Of the cap: kept free for text that is not the trace's, at most a third of what it allows
@@ -60,10 +66,10 @@ double tokens_per_step(const RoutingTrace& trace, const PlanOptions& options);
 /// direction. Throws ConfigError, saying how much is missing, if a rank's memory does not hold its
 /// slots, if redundancy is asked for on more nodes, or if options.running has another shape. With
 /// the pivot flow the placement has pivot scores. Where slots cannot keep a layer's load within the
-/// cap, it is at most 0.05 of the mean above that of balanced_placement(). Of what is found, the
-/// linear, the balanced and the running placement, as far as they are within the cap and the slots,
-/// each layer has what takes a step least time: in the whole trace, or as much of it as the budget
-/// allows.
+/// cap, it is at most 0.05 of the mean above that of balanced_placement(). Unless copies alone
+/// count, no layer's step takes longer than with the linear, the balanced and the running
+/// placement, as far as they are within the cap and the slots: in the whole trace, or as much of
+/// it as the budget allows.
 Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
                          const PlanOptions& options);
 

@@ -3,16 +3,13 @@
 // compared: what `cartesian plan` prints (step_time.h), of the whole trace or of a part of it.
 
 #include <cstdint>
-#include <vector>
 
+#include "planner/layer_packing.h"
 #include "planner/layer_trace.h"
 #include "planner/step_time.h"
 #include "planner/token_sample.h"
 
 namespace cartesian {
-
-/// Ranks of each expert, ascending: [experts of A, then of B].
-using ExpertRanks = std::vector<std::vector<int>>;
 
 /// Immutable, thread-safe.
 class StepCosts {

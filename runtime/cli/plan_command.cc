@@ -28,6 +28,7 @@ struct Options {
   std::string trace;
   std::string output = "placement.json";
   std::string flow = "auto";
+  std::string objective = "auto";
   std::string start;
   PlanOptions plan;
 };
@@ -43,15 +44,16 @@ std::string plan_json(FileSystem& files, const Options& options, const Placement
     return hash_hex(hash_bytes(files.read(path)));
   };
   return fmt::format(
-      "{{\"flow\": \"{}\", \"load_cap\": {}, \"slots\": {}, \"tokens_per_step\": {}, \"seed\": {}, "
+      "{{\"flow\": \"{}\", \"objective\": \"{}\", \"load_cap\": {}, \"slots\": {}, "
+      "\"tokens_per_step\": {}, \"seed\": {}, "
       "\"time_budget_s\": {},\n"
       "  \"copies_per_token\": {}, {}\"rank_imbalance\": {}, \"step_s\": {},\n"
       "  \"trace\": {}, \"trace_xxh3\": \"{}\", \"topology\": {}, \"topology_xxh3\": \"{}\"}}",
-      name_of(options.plan.flow), options.plan.load_cap, slots, options.plan.tokens_per_step,
-      options.plan.seed, options.plan.time_budget_s, costs.of(options.plan.flow),
-      least ? fmt::format("\"bound\": {}, ", *least) : "", costs.rank_imbalance, costs.time.total(),
-      quote(options.trace), hash_of(options.trace), quote(options.topology),
-      hash_of(options.topology));
+      name_of(options.plan.flow), options.objective, options.plan.load_cap, slots,
+      options.plan.tokens_per_step, options.plan.seed, options.plan.time_budget_s,
+      costs.of(options.plan.flow), least ? fmt::format("\"bound\": {}, ", *least) : "",
+      costs.rank_imbalance, costs.time.total(), quote(options.trace), hash_of(options.trace),
+      quote(options.topology), hash_of(options.topology));
 }
 
 struct Planned {
@@ -148,6 +150,7 @@ int plan(Options options) {
   const PlacementShape shape = placement_shape(trace, cluster.topology.ranks());
   const int slots = slots_per_rank(shape, options.plan);
   std::optional<Placement> running;
+  options.plan.objective = objective_named(options.objective);
   if (!options.start.empty()) {
     running = Placement::load(*files, options.start, shape);
     options.plan.running = &*running;
@@ -184,6 +187,55 @@ int plan(Options options) {
   return kExitOk;
 }
 
+void add_replica_options(CLI::App& command, PlanOptions& plan) {
+  CLI::Option* slots =
+      command
+          .add_option(
+              "--slots", plan.slots,
+              "Experts on a rank, both groups together; as few as hold all unless given; more "
+              "than there are make no difference")
+          ->check(CLI::PositiveNumber);
+  command
+      .add_option("--redundancy", plan.redundancy,
+                  "Instead of --slots: room for so many replicas, as a share of the experts; they "
+                  "are made where they save more bytes than their gradients cost")
+      ->check(CLI::Range(0.0, 1024.0))
+      ->excludes(slots)
+      ->capture_default_str();
+  command
+      .add_option("--tokens-per-step", plan.tokens_per_step,
+                  "Of training, in which replicas must pay; the trace's unless given")
+      ->check(CLI::Range(1.0, kMostTokensPerStep));
+}
+
+void add_replan_options(CLI::App& command, Options& options) {
+  CLI::Option* start = command.add_option(
+      "--start", options.start,
+      "Placement that training runs with: only what pays for its move within the horizon moves");
+  command
+      .add_option("--horizon-steps", options.plan.horizon_steps,
+                  "Steps that training will make with the new placement")
+      ->check(CLI::PositiveNumber)
+      ->needs(start)
+      ->capture_default_str();
+}
+
+void add_search_options(CLI::App& command, PlanOptions& plan) {
+  command.add_option("--seed", plan.seed, "Of the search")->capture_default_str();
+  command
+      .add_option("--time-budget", plan.time_budget_s,
+                  "Time of one thread (2, 2s, 500ms, 1min) for the search, beside reading the "
+                  "trace; counted in work done, "
+                  "so the result is the same on any machine")
+      ->transform(
+          CLI::AsNumberWithUnit(std::map<std::string, double>{{"ms", 1e-3}, {"s", 1}, {"min", 60}}))
+      ->check(CLI::Range(1e-9, kMostSeconds))
+      ->capture_default_str();
+  plan.threads = threads_per_rank(0, Topology::single_node(1), 0);
+  command.add_option("--threads", plan.threads, "All cores unless given; the result is the same")
+      ->check(CLI::Range(1, 1024));
+}
+
 }  // namespace
 
 CommandFunction add_plan_command(CLI::App& app) {
@@ -204,6 +256,12 @@ CommandFunction add_plan_command(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "home", "pivot"}))
       ->capture_default_str();
   command
+      ->add_option("--objective", options->objective,
+                   "What to make little: copies, step (the predicted time of one), or auto: "
+                   "copies, but where a layer would then be slower than unplanned, its step")
+      ->check(CLI::IsMember({"auto", "copies", "step"}))
+      ->capture_default_str();
+  command
       ->add_option("--load-cap", options->plan.load_cap,
                    "Most choices on a node, over the mean; where slots cannot keep it, a little "
                    "above what balancing reaches")
@@ -215,48 +273,9 @@ CommandFunction add_plan_command(CLI::App& app) {
                    "what the cap allows above the mean")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  CLI::Option* slots =
-      command
-          ->add_option(
-              "--slots", options->plan.slots,
-              "Experts on a rank, both groups together; as few as hold all unless given; more "
-              "than there are make no difference")
-          ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--redundancy", options->plan.redundancy,
-                   "Instead of --slots: room for so many replicas, as a share of the experts; they "
-                   "are made where they save more bytes than their gradients cost")
-      ->check(CLI::Range(0.0, 1024.0))
-      ->excludes(slots)
-      ->capture_default_str();
-  command
-      ->add_option("--tokens-per-step", options->plan.tokens_per_step,
-                   "Of training, in which replicas must pay; the trace's unless given")
-      ->check(CLI::Range(1.0, kMostTokensPerStep));
-  CLI::Option* start = command->add_option(
-      "--start", options->start,
-      "Placement that training runs with: only what pays for its move within the horizon moves");
-  command
-      ->add_option("--horizon-steps", options->plan.horizon_steps,
-                   "Steps that training will make with the new placement")
-      ->check(CLI::PositiveNumber)
-      ->needs(start)
-      ->capture_default_str();
-  command->add_option("--seed", options->plan.seed, "Of the search")->capture_default_str();
-  command
-      ->add_option("--time-budget", options->plan.time_budget_s,
-                   "Time of one thread (2, 2s, 500ms, 1min) for the search, beside reading the "
-                   "trace; counted in work done, "
-                   "so the result is the same on any machine")
-      ->transform(
-          CLI::AsNumberWithUnit(std::map<std::string, double>{{"ms", 1e-3}, {"s", 1}, {"min", 60}}))
-      ->check(CLI::Range(1e-9, kMostSeconds))
-      ->capture_default_str();
-  options->plan.threads = threads_per_rank(0, Topology::single_node(1), 0);
-  command
-      ->add_option("--threads", options->plan.threads,
-                   "All cores unless given; the result is the same")
-      ->check(CLI::Range(1, 1024));
+  add_replica_options(*command, options->plan);
+  add_replan_options(*command, *options);
+  add_search_options(*command, options->plan);
   command->footer(
       "Examples:\n"
       "  cartesian eval CHECKPOINT --data PREFIX --sequences 200 --trace trace.safetensors\n"

@@ -54,6 +54,22 @@ class Plan(CliTest):
             held = [rank for group in layer for ranks in group for rank in ranks]
             self.assertEqual([held.count(rank) for rank in range(4)], [4] * 4)
 
+    def test_objectives(self):
+        def plan(objective):
+            printed, output = self.plan("--objective", objective, "--load-cap", "100")
+            steps = {name: float(step) for name, step in
+                     re.findall(r"^  (linear|balanced|planned) .* (\S+) = ", printed, re.MULTILINE)}
+            self.assertEqual(json.loads(output.read_text())["plan"]["objective"], objective)
+            return self.rows(printed)["planned"][2], steps
+        copies, _ = plan("copies")
+        few_in_time, steps_in_time = plan("auto")
+        more, steps = plan("step")
+        self.assertLessEqual(copies, min(few_in_time, more) * 1.02)  # a search is no proof
+        for of_objective in (steps_in_time, steps):
+            self.assertLessEqual(of_objective["planned"], min(of_objective["linear"], of_objective["balanced"]) + 2e-3)
+        self.assertIn("--objective", self.run_program("plan", "--topology", self.topology, "--trace", self.trace,
+                                                      "--objective", "speed", code=2).err)
+
     def test_training_with_it_is_the_same_run(self):
         _, output = self.plan()
         config, one = self.config(**self.settings)
