@@ -12,7 +12,7 @@ std::string ucx_library() { return "none"; }
 std::unique_ptr<Transport> make_ucx_transport(Bootstrap&, const TransportOptions&) {
   throw ConfigError(
       "this build has no UCX: build with -DCARTESIAN_UCX=ON where libucx-dev is installed, or use "
-      "another comm.transport");
+      "another comm.intra and comm.inter");
 }
 
 }  // namespace cartesian

@@ -16,6 +16,7 @@
 #include "comm/collectives.h"
 #include "comm/local_transport.h"
 #include "comm/mpi_transport.h"
+#include "comm/split_transport.h"
 #include "comm/ucx_transport.h"
 #include "runtime/config/config.h"
 
@@ -74,14 +75,31 @@ int run_body(Job& job, const std::function<int(Job&)>& body) {
   }
 }
 
-void check_transport(const std::string& transport) {
+void check_transport(const char* key, const std::string& transport) {
   if (transport == "mpi" && !launched_by_mpi()) {
-    throw ConfigError(
-        "comm.transport = \"mpi\", but this process was not started by mpirun or another launcher");
+    throw ConfigError(fmt::format(
+        "{} = \"mpi\", but this process was not started by mpirun or another launcher", key));
   }
   if (transport == "ucx" && !ucx_available()) {
-    throw ConfigError(
-        "comm.transport = \"ucx\", but this build has no UCX: install libucx-dev and build again");
+    throw ConfigError(fmt::format(
+        "{} = \"ucx\", but this build has no UCX: install libucx-dev and build again", key));
+  }
+}
+
+/// The body with another transport, which ends, in order or told of a failure, as the body does.
+int run_over(Job& job, Transport& transport, const std::function<int(Job&)>& body) {
+  Job over{job.files, job.clock, job.metrics, transport, job.stop};
+  const auto finish_with = [&](int code) {
+    return run_alive(over, [&] {
+      transport.finish();
+      return code;
+    });
+  };
+  try {
+    return finish_with(run_alive(over, [&] { return body(over); }));
+  } catch (const Error&) {  // every rank's: else run_alive() has ended the process
+    finish_with(kExitError);
+    throw;
   }
 }
 
@@ -102,26 +120,23 @@ int run_alive(Job& job, const std::function<int()>& work) {
 
 int run_over_transport(Job& job, const Config& config, const std::function<int(Job&)>& body) {
   check_same_config(job.transport, config);
-  agree(job.transport, {"configuration"}, [&] { check_transport(config.comm.transport); });
-  if (config.comm.transport != "ucx") {
+  const CommConfig& comm = config.comm;
+  agree(job.transport, {"configuration"}, [&] {
+    check_transport("comm.intra", comm.intra);
+    check_transport("comm.inter", comm.inter);
+  });
+  if (comm.intra != "ucx" && comm.inter != "ucx") {
     return body(job);
   }
   const auto ucx =
       make_ucx_transport(*make_bootstrap(job.transport),
-                         {.timeout = Seconds(config.comm.timeout_s), .metrics = &job.metrics});
-  Job over{job.files, job.clock, job.metrics, *ucx, job.stop};
-  const auto finish_with = [&](int code) {
-    return run_alive(over, [&] {
-      ucx->finish();
-      return code;
-    });
-  };
-  try {
-    return finish_with(run_alive(over, [&] { return body(over); }));
-  } catch (const Error&) {  // every rank's: else run_alive() has ended the process
-    finish_with(kExitError);
-    throw;
+                         {.timeout = Seconds(comm.timeout_s), .metrics = &job.metrics});
+  if (comm.intra == comm.inter) {
+    return run_over(job, *ucx, body);
   }
+  const auto split = comm.intra == "ucx" ? make_split_transport(*ucx, job.transport)
+                                         : make_split_transport(job.transport, *ucx);
+  return run_over(job, *split, body);
 }
 
 int run_job(const std::function<int(Job&)>& body) {

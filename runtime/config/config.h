@@ -85,8 +85,10 @@ struct ExchangeConfig {
 };
 
 struct CommConfig {
-  /// "auto" (MPI under a launcher, else one process), "mpi", or "ucx", which starts over those.
-  std::string transport = "auto";
+  /// Within a node and between nodes: "auto" (MPI under a launcher, else one process), "mpi", or
+  /// "ucx", which starts over those.
+  std::string intra = "auto";
+  std::string inter = "auto";
   double timeout_s = 120;  ///< deadline of every wait for another rank
 };
 

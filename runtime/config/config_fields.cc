@@ -198,11 +198,12 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        {},
        "parts of a rank's tokens that go through a MoE layer as a pipeline",
        kMostChunks});
-  add({"comm.transport",
-       &config.comm.transport,
+  add({"comm.intra",
+       &config.comm.intra,
        0,
        {"auto", "mpi", "ucx"},
-       "what training's messages travel by; auto: MPI under a launcher"});
+       "what training's messages within a node travel by; auto: MPI under a launcher"});
+  add({"comm.inter", &config.comm.inter, 0, {"auto", "mpi", "ucx"}, "the same between nodes"});
   add({"comm.timeout_s",
        &config.comm.timeout_s,
        0.001,

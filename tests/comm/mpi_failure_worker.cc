@@ -1,6 +1,6 @@
-// One rank of a job over the transport that its first argument names, "mpi" or "ucx", which fails
-// in the way its second argument says; started by mpi_failure_test.py, which reads what the ranks
-// print: "rank R caught: <error>".
+// One rank of a job over the transport that its first argument names, "mpi", "ucx", or "split": MPI
+// within nodes of two ranks and UCX between them. It fails in the way its second argument says;
+// started by mpi_failure_test.py, which reads what the ranks print: "rank R caught: <error>".
 
 #include <fmt/format.h>
 
@@ -14,7 +14,9 @@
 #include "base/error.h"
 #include "comm/collectives.h"
 #include "comm/mpi_transport.h"
+#include "comm/split_transport.h"
 #include "comm/ucx_transport.h"
+#include "tests/comm/rank_harness.h"
 
 namespace cartesian {
 namespace {
@@ -57,10 +59,15 @@ int run(const std::string& kind, const std::string& how) {
   const TransportOptions options{.timeout = Seconds(2)};
   const auto mpi = make_mpi_transport(options);
   std::unique_ptr<Transport> ucx;
-  if (kind == "ucx") {
+  if (kind != "mpi") {
     ucx = make_ucx_transport(*make_bootstrap(*mpi), options);
   }
-  Transport* const transport = ucx ? ucx.get() : mpi.get();
+  std::unique_ptr<Transport> split;
+  if (kind == "split") {
+    split = make_split_transport(*mpi, *ucx);
+    testing_ranks::set_nodes_of_two(*split);
+  }
+  Transport* const transport = split ? split.get() : ucx ? ucx.get() : mpi.get();
   const int last = transport->size() - 1;
   try {
     barrier(*transport);

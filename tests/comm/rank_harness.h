@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/context.h"
 #include "base/metrics.h"
+#include "base/topology.h"
 #include "comm/transport.h"
 
 namespace cartesian::testing_ranks {
@@ -22,6 +23,16 @@ std::vector<int> job_sizes();
 
 /// Runs `body` once on each of `size` ranks.
 void run_ranks(int size, const std::function<void(Transport&)>& body);
+
+/// Ranks 0 and 1 on one node, 2 and 3 on the next, ...: for transports that differ by it.
+inline void set_nodes_of_two(Transport& transport) {
+  std::vector<int> node_of_rank;
+  for (int rank = 0; rank < transport.size(); ++rank) {
+    node_of_rank.push_back(rank / 2);
+  }
+  const std::vector<std::string> hosts(node_of_rank.size(), transport.host());
+  transport.set_topology(Topology(std::move(node_of_rank)), hosts);
+}
 
 /// What one rank's ops need.
 struct RankContext {
