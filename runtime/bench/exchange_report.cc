@@ -83,13 +83,13 @@ void print_times(const ExchangeCase& measured, const ExchangeReport& report) {
              report.repeats);
   const bool both = report.alltoallv.has_value();
   if (both) {
-    fmt::print("{:<22} {:^30} {:^30}\n", "", "exchange", "MPI_Alltoallv");
+    fmt::print("{:<24} {:^30} {:^30}\n", "", "exchange", "MPI_Alltoallv");
   }
   const auto columns = fmt::format(" {:>10} {:>10} {:>8}", "median", "least", "GB/s");
-  fmt::print("{:<22}{}{}{}\n", "", columns, both ? columns : "", both ? "    ratio" : "");
+  fmt::print("{:<24}{}{}{}\n", "", columns, both ? columns : "", both ? "    ratio" : "");
   for (const PhaseRow& row : rows_of(measured)) {
     const double bytes = bytes_needed(measured, row);
-    fmt::print("  {:<20}{}{}\n", row.label, times(report.exchange, row, bytes),
+    fmt::print("  {:<22}{}{}\n", row.label, times(report.exchange, row, bytes),
                both ? fmt::format("{} {:>8.2f}", times(*report.alltoallv, row, bytes),
                                   median_ratio(report.exchange, *report.alltoallv, row.phase))
                     : "");
@@ -99,13 +99,13 @@ void print_times(const ExchangeCase& measured, const ExchangeReport& report) {
 void print_traffic(const ExchangeCase& measured, const ExchangeReport& report) {
   const bool both = report.alltoallv.has_value();
   const auto columns = fmt::format(" {:>14} {:>15}", "rows", "MiB");
-  fmt::print("sent in a step, there and back\n{:<22}{}{}\n", "", columns, both ? columns : "");
+  fmt::print("sent in a step, there and back\n{:<24}{}{}\n", "", columns, both ? columns : "");
   const auto print = [&](const char* label, const auto& pick, std::size_t scope) {
     const auto numbers = [&](const PathReport& path) {
       const SentTraffic sent = pick(path);
       return fmt::format(" {:>14.0f} {:>15.3f}", sent.rows.at(scope), sent.bytes.at(scope) / kMiB);
     };
-    fmt::print("  {:<20}{}{}\n", label, numbers(report.exchange),
+    fmt::print("  {:<22}{}{}\n", label, numbers(report.exchange),
                both ? numbers(*report.alltoallv) : "");
   };
   const auto sum = [](const PathReport& path) { return path.sum(); };
