@@ -77,6 +77,10 @@ class MpiTransport final : public Transport {
 
   void wait(const MpiGroup& group);
   void abandon(const MpiGroup& group);
+  void lend_mpi(const std::function<void()>& work) {
+    const std::lock_guard lock(mpi_mutex_);
+    work();
+  }
 
  private:
   std::shared_ptr<MpiGroup> start(const MessageGroup& messages);
@@ -266,6 +270,14 @@ bool mpi_available() { return true; }
 
 std::unique_ptr<Transport> make_mpi_transport(const TransportOptions& options) {
   return std::make_unique<MpiTransport>(options);
+}
+
+void call_mpi(Transport& transport, const std::function<void()>& work) {
+  auto* mpi = dynamic_cast<MpiTransport*>(&transport);
+  if (mpi == nullptr) {
+    throw ConfigError("MPI is called only where mpirun or another launcher has started the ranks");
+  }
+  mpi->lend_mpi(work);
 }
 
 }  // namespace cartesian

@@ -3,6 +3,7 @@
 // one that waits, while it waits, so that a small message costs no hand-over between threads; else
 // a helper thread, so that bytes move while the caller computes.
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -28,5 +29,10 @@ std::string mpi_library();
 /// expected to exit. Receives that had not begun are cancelled then; a message that was half
 /// received may still be written to, so exit soon.
 std::unique_ptr<Transport> make_mpi_transport(const TransportOptions& options = {});
+
+/// Runs `work`, which may call MPI, on this thread while the transport's own do not. Messages that
+/// are in flight stay so meanwhile. Throws ConfigError if `transport` is not
+/// make_mpi_transport()'s.
+void call_mpi(Transport& transport, const std::function<void()>& work);
 
 }  // namespace cartesian

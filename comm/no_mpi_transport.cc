@@ -15,4 +15,8 @@ std::unique_ptr<Transport> make_mpi_transport(const TransportOptions&) {
       "rank without mpirun");
 }
 
+void call_mpi(Transport&, const std::function<void()>&) {
+  throw ConfigError("this build has no MPI to call: build with -DCARTESIAN_MPI=ON");
+}
+
 }  // namespace cartesian

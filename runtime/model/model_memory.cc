@@ -32,6 +32,8 @@ double usable_bytes() {
   return file >> limit && limit > 0 ? std::min(host, limit) : host;
 }
 
+}  // namespace
+
 void require_memory(double bytes, int ranks_here, const char* what, const char* keys) {
   if (bytes * ranks_here > usable_bytes()) {
     throw ConfigError(
@@ -41,8 +43,6 @@ void require_memory(double bytes, int ranks_here, const char* what, const char* 
                     ranks_here == 1 ? "one" : fmt::format("{} of them", ranks_here), keys));
   }
 }
-
-}  // namespace
 
 double least_model_bytes(const ModelConfig& config, int ranks, bool shard_optimizer) {
   const ParameterCount count = count_parameters(config);

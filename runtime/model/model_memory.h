@@ -8,6 +8,10 @@
 
 namespace cartesian {
 
+/// Throws ConfigError if `ranks_here` ranks of this host cannot have so many bytes each. The
+/// sentence says that `what` needs them, and that `keys` be made smaller.
+void require_memory(double bytes, int ranks_here, const char* what, const char* keys);
+
 /// Bytes that each of `ranks` ranks holds at the least: its share of the experts, all of the rest,
 /// each with its gradient and AdamW's moments in float32; of the moments of the rest its share if
 /// these are sharded. A double, so that no size overflows.

@@ -3,20 +3,11 @@
 #include <algorithm>
 
 #include "kernels/embedding.h"
+#include "runtime/model/chunks.h"
 
 namespace cartesian {
 
 namespace {
-
-/// The first row of chunk `index` of `count`: they are as even as can be, some perhaps empty.
-std::int64_t chunk_bound(std::int64_t rows, std::size_t index, std::size_t count) {
-  return rows * static_cast<std::int64_t>(index) / static_cast<std::int64_t>(count);
-}
-
-Tensor chunk_rows(const Tensor& rows, std::size_t index, std::size_t count) {
-  const std::int64_t first = chunk_bound(rows.rows(), index, count);
-  return rows.slice(first, chunk_bound(rows.rows(), index + 1, count) - first);
-}
 
 /// Of a chunk of this rank's tokens.
 std::vector<SourceToken> home_tokens(const MoeLayer::Input& input, int rank, std::size_t index,
@@ -27,15 +18,6 @@ std::vector<SourceToken> home_tokens(const MoeLayer::Input& input, int rank, std
     tokens.push_back({.token = static_cast<std::int32_t>(input.first_token + row),
                       .home = rank,
                       .tag = input.ids.defined() ? input.ids.data<std::int32_t>()[row] : 0});
-  }
-  return tokens;
-}
-
-/// The tokens whose pivot this rank is.
-std::vector<SourceToken> pivot_tokens(const ExchangePlan& plan) {
-  std::vector<SourceToken> tokens;
-  for (const std::int32_t rail : plan.target_rails) {
-    tokens.push_back(plan.rails[static_cast<std::size_t>(rail)].source);
   }
   return tokens;
 }
@@ -52,21 +34,6 @@ Tensor hash_logits(RankContext& rank, const Tensor& table, std::span<const Sourc
   std::ranges::transform(tokens, ids.data<std::int32_t>(), &SourceToken::tag);
   embedding_forward(rank.op, ids, table, logits);
   return logits;
-}
-
-/// Calls run(stage, chunk) for every stage of every chunk, each chunk kLag stages behind the one
-/// before it: while rows of one travel, others compute. The same order on every rank.
-template <class Run>
-void pipeline(std::size_t stages, std::size_t chunks, const Run& run) {
-  constexpr std::size_t kLag = 2;
-  for (std::size_t time = 0; time < stages + kLag * (chunks - 1); ++time) {
-    for (std::size_t chunk = 0; chunk < chunks && kLag * chunk <= time; ++chunk) {
-      const std::size_t stage = time - kLag * chunk;
-      if (stage < stages) {
-        run(stage, chunk);
-      }
-    }
-  }
 }
 
 /// A chunk on its way forward.

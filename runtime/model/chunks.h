@@ -1,0 +1,46 @@
+#pragma once
+// Chunks of a rank's tokens, and the order in which they pass the stages of a MoE layer.
+
+#include <cstdint>
+#include <vector>
+
+#include "base/tensor.h"
+#include "comm/exchange_plan.h"
+
+namespace cartesian {
+
+/// The first row of chunk `index` of `count`: they are as even as can be, some perhaps empty.
+inline std::int64_t chunk_bound(std::int64_t rows, std::size_t index, std::size_t count) {
+  return rows * static_cast<std::int64_t>(index) / static_cast<std::int64_t>(count);
+}
+
+inline Tensor chunk_rows(const Tensor& rows, std::size_t index, std::size_t count) {
+  const std::int64_t first = chunk_bound(rows.rows(), index, count);
+  return rows.slice(first, chunk_bound(rows.rows(), index + 1, count) - first);
+}
+
+/// The tokens of a chunk whose pivot this rank is. REQUIRES: plan.to_pivots, after finish_spread().
+inline std::vector<SourceToken> pivot_tokens(const ExchangePlan& plan) {
+  std::vector<SourceToken> tokens;
+  for (const std::int32_t rail : plan.target_rails) {
+    tokens.push_back(plan.rails[static_cast<std::size_t>(rail)].source);
+  }
+  return tokens;
+}
+
+/// Calls run(stage, chunk) for every stage of every chunk, each chunk kLag stages behind the one
+/// before it: while rows of one travel, others compute. The same order on every rank.
+template <class Run>
+void pipeline(std::size_t stages, std::size_t chunks, const Run& run) {
+  constexpr std::size_t kLag = 2;
+  for (std::size_t time = 0; time < stages + kLag * (chunks - 1); ++time) {
+    for (std::size_t chunk = 0; chunk < chunks && kLag * chunk <= time; ++chunk) {
+      const std::size_t stage = time - kLag * chunk;
+      if (stage < stages) {
+        run(stage, chunk);
+      }
+    }
+  }
+}
+
+}  // namespace cartesian
