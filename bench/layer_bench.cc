@@ -48,6 +48,7 @@ class Layer {
               .dtype = dtype,
               .mask = {},
               .training = {},
+              .on_gradients = {},
               .on_route = {}},
         layer_(parameters_, config_, 0, 0) {
     layer_.add_experts(placement_, 0);

@@ -2,19 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <cstdint>
-#include <iterator>
 #include <set>
-#include <string_view>
-#include <utility>
+
+#include "base/chrome_trace.h"
 
 namespace cartesian {
 
 namespace {
 
-constexpr double kNanosecondsPerSecond = 1e9;
-constexpr double kNanosecondsPerMicrosecond = 1e3;
 constexpr int kRankKinds = 3;  // of resources
 
 /// Place of a resource among those of its node: the card first, then rank by rank.
@@ -54,66 +49,40 @@ class Writer {
     const int node = is_card(span.kind) ? span.unit : topology_.node(span.unit);
     const int thread = thread_of(span.kind, span.unit, topology_);
     name(node, thread, span);
-    begin_event();
-    // Both ends are rounded, not the length: spans that touch must not overlap.
-    const auto start = std::llround(span.start_s * kNanosecondsPerSecond);
-    const auto end = std::llround(span.end_s * kNanosecondsPerSecond);
-    append(R"({{"ph": "X", "pid": {}, "tid": {}, "name": "{}", "cat": "{}", )", node + 1, thread,
-           name_of(span.phase), span.backward ? "backward" : "forward");
-    append(R"("ts": {:.3f}, "dur": {:.3f}, "args": {{)",
-           static_cast<double>(start) / kNanosecondsPerMicrosecond,
-           static_cast<double>(end - start) / kNanosecondsPerMicrosecond);
-    append(R"("direction": "{}")", span.backward ? "backward" : "forward");
+    std::string args = fmt::format(R"("direction": "{}")", span.backward ? "backward" : "forward");
     if (span.layer >= 0) {
-      append(R"(, "layer": {})", span.layer);
+      args += fmt::format(R"(, "layer": {})", span.layer);
     }
     if (span.chunk >= 0) {
-      append(R"(, "chunk": {})", span.chunk);
+      args += fmt::format(R"(, "chunk": {})", span.chunk);
     }
     if (span.messages > 0) {
-      append(R"(, "bytes": {:.0f}, "messages": {})", span.bytes, span.messages);
+      args += fmt::format(R"(, "bytes": {:.0f}, "messages": {})", span.bytes, span.messages);
     }
-    json_ += "}}";
+    trace_.add({.process = node + 1,
+                .thread = thread,
+                .name = name_of(span.phase),
+                .category = span.backward ? "backward" : "forward",
+                .start_s = span.start_s,
+                .end_s = span.end_s,
+                .args = args});
   }
 
-  std::string finish() {
-    json_ += "\n]}\n";
-    return std::move(json_);
-  }
+  std::string finish() const { return trace_.to_json(); }
 
  private:
-  template <class... Values>
-  void append(fmt::format_string<Values...> format, Values&&... values) {
-    fmt::format_to(std::back_inserter(json_), format, std::forward<Values>(values)...);
-  }
-
-  void begin_event() {
-    json_ += first_ ? "\n" : ",\n";
-    first_ = false;
-  }
-
   void name(int node, int thread, const TimelineSpan& span) {
     if (nodes_.insert(node).second) {
-      metadata("process_name", node, thread, fmt::format(R"("name": "node {}")", node));
-      metadata("process_sort_index", node, thread, fmt::format(R"("sort_index": {})", node));
+      trace_.name_process(node + 1, fmt::format("node {}", node), node);
     }
     if (threads_.insert(thread).second) {
-      metadata("thread_name", node, thread,
-               fmt::format(R"("name": "{}")", thread_name(span.kind, span.unit)));
-      metadata("thread_sort_index", node, thread,
-               fmt::format(R"("sort_index": {})", place_of(span.kind, span.unit, topology_)));
+      trace_.name_thread(node + 1, thread, thread_name(span.kind, span.unit),
+                         place_of(span.kind, span.unit, topology_));
     }
-  }
-
-  void metadata(std::string_view what, int node, int thread, const std::string& value) {
-    begin_event();
-    append(R"({{"ph": "M", "pid": {}, "tid": {}, "name": "{}", "args": {{{}}}}})", node + 1, thread,
-           what, value);
   }
 
   const Topology& topology_;
-  std::string json_ = R"({"displayTimeUnit": "ms", "traceEvents": [)";
-  bool first_ = true;
+  ChromeTrace trace_;
   std::set<int> nodes_;
   std::set<int> threads_;
 };

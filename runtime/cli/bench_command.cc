@@ -280,12 +280,7 @@ void add_exchange_options(CLI::App* command, Options& options) {
           "--placement", options.placement,
           "Placement file of 'cartesian plan'; linear; or local: all experts in every node")
       ->capture_default_str();
-  command
-      ->add_option("--flow", options.flow,
-                   "How tokens travel: flat, home, pivot, or auto: pivot where there are two "
-                   "sub-layers, else home")
-      ->check(CLI::IsMember({"auto", "flat", "home", "pivot"}))
-      ->capture_default_str();
+  add_flow_option(*command, options.flow);
   command
       ->add_option("--pivot", options.pivot,
                    "What pivots are chosen by: speculative, table, gate, or auto: speculative if "

@@ -158,12 +158,7 @@ CommandFunction add_homes_command(CLI::App& app) {
   add_input_options(command, *options);
   command->add_option("-o,--output", options->output, "Table to write (docs/formats.md)")
       ->capture_default_str();
-  command
-      ->add_option("--flow", options->flow,
-                   "How tokens will travel: flat, home, pivot, or auto: pivot where there are two "
-                   "sub-layers, else home")
-      ->check(CLI::IsMember({"auto", "flat", "home", "pivot"}))
-      ->capture_default_str();
+  add_flow_option(*command, options->flow);
   command
       ->add_option("--pivot", options->pivot,
                    "What pivots are chosen by: speculative, table, gate, oracle, or auto: "

@@ -30,6 +30,15 @@ Placement load_placement(FileSystem& files, const std::string& name, const Place
   return placement;
 }
 
+void add_flow_option(CLI::App& command, std::string& flow) {
+  command
+      .add_option("--flow", flow,
+                  "How tokens travel: flat, home, pivot, or auto: pivot where there are two "
+                  "sub-layers, else home")
+      ->check(CLI::IsMember({"auto", "flat", "home", "pivot"}))
+      ->capture_default_str();
+}
+
 Flow chosen_flow(const std::string& name, int groups) {
   if (name == "auto") {
     return groups == 2 ? Flow::pivot : Flow::home;

@@ -2,6 +2,7 @@
 // What commands about a trace over a cluster share: the placement, flow and pivot rule that options
 // name.
 
+#include <CLI/CLI.hpp>
 #include <string>
 
 #include "base/file_system.h"
@@ -15,6 +16,9 @@ namespace cartesian {
 /// ConfigError, naming the file.
 Placement load_placement(FileSystem& files, const std::string& name, const PlacementShape& shape,
                          const Topology& topology);
+
+/// --flow of those who count with a flow, for chosen_flow().
+void add_flow_option(CLI::App& command, std::string& flow);
 
 /// `name`, or of "auto" pivot where there are two sub-layers, else home. REQUIRES: a flow or
 /// "auto".

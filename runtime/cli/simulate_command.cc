@@ -200,12 +200,7 @@ void add_input_options(CLI::App* command, Options& options) {
 }
 
 void add_step_options(CLI::App* command, Options& options) {
-  command
-      ->add_option("--flow", options.flow,
-                   "How tokens travel: flat, home, pivot, or auto: pivot where there are two "
-                   "sub-layers, else home")
-      ->check(CLI::IsMember({"auto", "flat", "home", "pivot"}))
-      ->capture_default_str();
+  add_flow_option(*command, options.flow);
   command
       ->add_option("--pivot", options.pivot,
                    "What pivots are chosen by: speculative, table, gate, oracle, or auto: "

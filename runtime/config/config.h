@@ -67,6 +67,7 @@ struct RunConfig {
   std::string progress = "auto";   ///< "auto", "line" (one live line), "plain" or "off"
   double log_every_s = 5;          ///< seconds between plain progress lines
   std::int64_t experts_every = 0;  ///< steps between records of the experts' loads; 0 for 200 a run
+  std::int64_t timeline_steps = 0;  ///< steps, after the first, that timeline.json shows
 };
 
 struct ParallelConfig {

@@ -7,6 +7,7 @@ namespace {
 constexpr std::int64_t kLargestCount = std::int64_t{1} << 53;  // exact in JSON's numbers
 constexpr std::int64_t kMostThreads = 1024;
 constexpr std::int64_t kMostChunks = 1024;
+constexpr std::int64_t kMostTimelineSteps = 1000;
 
 void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
   const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
@@ -156,6 +157,12 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        0,
        {},
        "steps between records in experts.jsonl; 0 for at most 200 of them"});
+  add({"run.timeline_steps",
+       &config.run.timeline_steps,
+       0,
+       {},
+       "steps, after the first, that timeline.json shows: who did what when",
+       kMostTimelineSteps});
   add({"parallel.expert_ranks",
        &config.parallel.expert_ranks,
        0,
@@ -194,9 +201,9 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        "what pivots are chosen by"});
   add({"exchange.chunks",
        &config.exchange.chunks,
-       1,
+       0,
        {},
-       "parts of a rank's tokens that go through a MoE layer as a pipeline",
+       "parts of a rank's tokens that go through a MoE layer as a pipeline; 0: the fastest of some",
        kMostChunks});
   add({"comm.intra",
        &config.comm.intra,

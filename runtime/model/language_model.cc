@@ -27,16 +27,20 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Placement& placeme
   }
   int layer = 0;
   for (int block = 0; block < config.num_hidden_layers; ++block) {
+    const std::int64_t begin = store.size();
     AttentionLayer attention(store, config, block);
     if (config.is_moe_block(block)) {
       blocks_.push_back(std::make_unique<Block>(
-          Block{std::move(attention), MoeLayer(store, config, block, layer++)}));
+          Block{std::move(attention), MoeLayer(store, config, block, layer++), {}}));
     } else {
-      blocks_.push_back(
-          std::make_unique<Block>(Block{std::move(attention), DenseLayer(store, config, block)}));
+      blocks_.push_back(std::make_unique<Block>(
+          Block{std::move(attention), DenseLayer(store, config, block), {}}));
     }
+    blocks_.back()->dense = {begin, store.size()};
   }
+  const std::int64_t begin = store.size();
   head_ = std::make_unique<LmHead>(store, config);
+  head_dense_ = {begin, store.size()};
   for (const auto& block : blocks_) {
     if (auto* moe = std::get_if<MoeLayer>(&block->ffn)) {
       moe->add_experts(placement, rank);
@@ -73,6 +77,12 @@ void LanguageModel::pack(const Context& context, DType dtype) {
     std::visit([&](auto& ffn) { ffn.pack(context, dtype); }, block->ffn);
   }
   head_->pack(context, dtype);
+}
+
+int LanguageModel::layer_of(std::size_t block) const {
+  return std::holds_alternative<MoeLayer>(blocks_[block]->ffn)
+             ? static_cast<int>(block) / static_cast<int>(config_.expert_interval)
+             : -1;
 }
 
 std::span<RouterLoad> LanguageModel::loads_of_block(std::size_t block) {
@@ -152,6 +162,12 @@ double LanguageModel::forward(RankContext& rank, const Batch& batch, float loss_
 
 void LanguageModel::backward(RankContext& rank, std::span<const Tensor> dprobability) {
   const auto groups = static_cast<std::size_t>(config_.sub_layers);
+  const auto complete = [&](const ElementRange& dense, int layer) {
+    if (rank.on_gradients) {
+      rank.on_gradients(dense, layer);
+    }
+  };
+  complete(head_dense_, -1);  // since the end of forward
   for (std::size_t i = blocks_.size(); i-- > 0;) {
     const Block& block = *blocks_[i];
     SavedBlock& saved = saved_[i];
@@ -169,6 +185,7 @@ void LanguageModel::backward(RankContext& rank, std::span<const Tensor> dprobabi
     block.attention.backward(rank, rope_table(batch_.length),
                              {batch_.length, batch_.document_starts}, saved.attention, gradient_);
     rank.activations.release(saved.mark);
+    complete(block.dense, layer_of(i));
   }
   embedding_backward(rank.op, batch_.ids, gradient_, store_.gradient(embedding_));
 }

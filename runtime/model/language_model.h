@@ -65,6 +65,7 @@ class LanguageModel {
   struct Block {
     AttentionLayer attention;
     std::variant<DenseLayer, MoeLayer> ffn;
+    ElementRange dense;  ///< of its parameters that are not experts'
   };
   struct SavedBlock {
     Tensor x;    ///< [tokens, hidden], the block's input
@@ -84,6 +85,8 @@ class LanguageModel {
   Tensor hidden_states(RankContext& rank, const Batch& batch);
   RopeTable rope_table(std::int64_t length);
   std::span<RouterLoad> loads_of_block(std::size_t block);
+  /// -1: a dense one.
+  int layer_of(std::size_t block) const;
 
   ModelConfig config_;
   ParameterStore& store_;
@@ -91,6 +94,7 @@ class LanguageModel {
   std::optional<ParameterRef> hash_table_;  ///< [vocab_size, experts]
   std::vector<std::unique_ptr<Block>> blocks_;
   std::unique_ptr<LmHead> head_;
+  ElementRange head_dense_;
   std::vector<RouterLoad> loads_;
 
   HostAllocator host_;

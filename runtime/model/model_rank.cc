@@ -26,6 +26,7 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
                .recompute = options.recompute,
                .mask = {},
                .training = {},
+               .on_gradients = {},
                .on_route = {}},
       parameters_(options.shard_optimizer ? ParameterStore(transport.rank(), transport.size())
                                           : ParameterStore()),

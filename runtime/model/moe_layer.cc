@@ -136,6 +136,7 @@ void MoeLayer::observe(RankContext& rank, const Saved& saved, std::size_t sub_la
   rank.on_route({.block = position.block,
                  .layer = position.layer,
                  .group = position.group,
+                 .chunk = c,
                  .tokens = observed.tokens,
                  .experts = choices.experts,
                  .gates = choices.gates,

@@ -9,6 +9,7 @@
 
 #include "base/context.h"
 #include "comm/exchange.h"
+#include "runtime/model/parameters.h"
 #include "runtime/model/phase_times.h"
 
 namespace cartesian {
@@ -33,6 +34,7 @@ struct RoutedChunk {
   int block = 0;
   int layer = 0;  ///< MoE layer
   int group = 0;  ///< 0 = A, 1 = B
+  std::size_t chunk = 0;
   std::span<const SourceToken> tokens;
   Tensor experts;  ///< [tokens, k] int32 chosen experts; -1: no further choice
   Tensor gates;    ///< [tokens, k] float32
@@ -55,6 +57,9 @@ struct RankContext {
   RouterTraining training;  ///< the default in evaluation
   /// Evaluates B's router on A's input, too, for on_route to see.
   bool speculate = false;
+  /// Told in backward what gradients are complete: of dense elements, and of the experts of a MoE
+  /// layer, -1 for none. They must stay untouched until the next forward. May be empty.
+  std::function<void(const ElementRange& dense, int layer)> on_gradients;
   /// Sees every chunk's choices; may be empty, on all ranks or none.
   std::function<void(const RoutedChunk&)> on_route;
 };

@@ -55,14 +55,11 @@ void ExpertLog::route(const RoutedChunk& chunk) {
     return;
   }
   if (chunk.group == 0) {
-    if (b_chunks_ > 0) {  // the layer before is done
-      a_.clear();
-      b_chunks_ = 0;
-    }
-    a_.push_back(chunk.experts);
+    a_.resize(std::max(a_.size(), chunk.chunk + 1));
+    a_[chunk.chunk] = chunk.experts;
     return;
   }
-  const Tensor& a = a_.at(b_chunks_++);
+  const Tensor& a = a_.at(chunk.chunk);
   const Tensor& b = chunk.experts;
   check(a.rows() == b.rows(), "A and B are routed in the same chunks");
   double* pairs = pairs_.data() + chunk.layer * experts_ * experts_;

@@ -18,53 +18,131 @@ Shares world_shares(const Transport& transport, const ParameterStore& parameters
   return {Team::world(transport), parameters.dense_bounds(transport.size())};
 }
 
-/// Experts that have the same replicas travel together: copied into one buffer, summed, copied
-/// back.
-void sync_replicas(const Context& context, Transport& transport, std::span<float> gradients,
-                   const std::vector<int>& replicas, std::span<const ExpertRange* const> experts) {
+/// What lies between `ranges` in [0, size).
+std::vector<ElementRange> rest_of(std::vector<ElementRange> ranges, std::int64_t size) {
+  std::ranges::sort(ranges, {}, &ElementRange::begin);
+  std::vector<ElementRange> rest;
+  std::int64_t at = 0;
+  for (const ElementRange& begun : ranges) {
+    if (begun.begin > at) {
+      rest.push_back({at, begun.begin});
+    }
+    at = std::max(at, begun.end);
+  }
+  if (at < size) {
+    rest.push_back({at, size});
+  }
+  return rest;
+}
+
+std::int64_t elements_of(const std::vector<const ExpertRange*>& experts) {
   std::int64_t size = 0;
   for (const ExpertRange* expert : experts) {
     size += expert->end - expert->begin;
   }
-  const ArenaScope scope(context.scratch);
-  const std::span<float> buffer = context.scratch.tensor(DType::f32, {size}).span<float>();
-  std::int64_t at = 0;
-  for (const ExpertRange* expert : experts) {
-    const std::int64_t end = at + expert->end - expert->begin;
-    std::ranges::copy(range(gradients, expert->begin, expert->end), range(buffer, at, end).begin());
-    at = end;
-  }
-  all_reduce_sum(context, transport, Team{replicas}, buffer, {"expert gradients"});
-  at = 0;
-  for (const ExpertRange* expert : experts) {
-    const std::int64_t end = at + expert->end - expert->begin;
-    std::ranges::copy(range(buffer, at, end), range(gradients, expert->begin, expert->end).begin());
-    at = end;
-  }
+  return size;
 }
 
 }  // namespace
 
-void sync_gradients(const Context& context, Transport& transport, ParameterStore& parameters) {
-  const std::span<float> gradients = parameters.gradients();
-  const std::span<float> dense = range(gradients, 0, parameters.dense_size());
-  constexpr CommPhase kPhase{"dense gradients"};
-  if (parameters.sharded()) {
-    reduce_scatter_sum(context, transport, world_shares(transport, parameters), dense, kPhase);
-  } else {
-    all_reduce_sum(context, transport, Team::world(transport), dense, kPhase);
+void GradientSync::begin(const Context& context, const ElementRange& dense, int layer) {
+  reduce_last(context);
+  while (parts_.size() > 1) {  // the one before has had the time of a block to travel
+    finish(parts_.front());
+    parts_.pop_front();
   }
+  Part part;
+  if (!parameters_.sharded() && dense.size() > 0) {
+    part.dense = std::make_unique<BegunAllReduce>(
+        transport_, buffers_, Team::world(transport_),
+        range(parameters_.gradients(), dense.begin, dense.end), CommPhase{"dense gradients"});
+    begun_.push_back(dense);
+  }
+  begin_replicas(layer, part);
+  parts_.push_back(std::move(part));
+  last_is_reduced_ = false;
+}
+
+void GradientSync::begin_replicas(int layer, Part& part) {
   // In order of the replica sets, which is the same on every rank, so that no two ranks wait for
   // each other crosswise.
   std::map<std::vector<int>, std::vector<const ExpertRange*>> by_replicas;
-  for (const ExpertRange& expert : parameters.experts()) {
-    if (expert.replicas.size() > 1) {
+  for (const ExpertRange& expert : parameters_.experts()) {
+    if (expert.layer == layer && expert.replicas.size() > 1) {
       by_replicas[expert.replicas].push_back(&expert);
     }
   }
-  for (const auto& [replicas, experts] : by_replicas) {
-    sync_replicas(context, transport, gradients, replicas, experts);
+  for (auto& [ranks, experts] : by_replicas) {
+    const auto size = static_cast<std::size_t>(elements_of(experts));
+    Replicas& replicas = part.replicas.emplace_back();
+    replicas.buffer = buffers_.take(size * sizeof(float));
+    const std::span<float> buffer(reinterpret_cast<float*>(replicas.buffer.data()), size);
+    auto at = buffer.begin();
+    for (const ExpertRange* expert : experts) {
+      at = std::ranges::copy(range(parameters_.gradients(), expert->begin, expert->end), at).out;
+    }
+    replicas.experts = std::move(experts);
+    replicas.sum = std::make_unique<BegunAllReduce>(transport_, buffers_, Team{ranks}, buffer,
+                                                    CommPhase{"expert gradients", layer});
   }
+  begun_layers_.insert(layer);
+}
+
+void GradientSync::reduce_last(const Context& context) {
+  if (last_is_reduced_) {
+    return;
+  }
+  Part& part = parts_.back();
+  if (part.dense) {
+    part.dense->reduce(context);
+  }
+  for (Replicas& replicas : part.replicas) {
+    replicas.sum->reduce(context);
+  }
+  last_is_reduced_ = true;
+}
+
+void GradientSync::finish(Part& part) {
+  if (part.dense) {
+    part.dense->finish();
+  }
+  for (Replicas& replicas : part.replicas) {
+    replicas.sum->finish();
+    const float* at = reinterpret_cast<const float*>(replicas.buffer.data());
+    for (const ExpertRange* expert : replicas.experts) {
+      std::copy_n(at, expert->end - expert->begin, parameters_.gradients().begin() + expert->begin);
+      at += expert->end - expert->begin;
+    }
+  }
+}
+
+void GradientSync::finish(const Context& context) {
+  std::set<int> layers;
+  for (const ExpertRange& expert : parameters_.experts()) {
+    if (!begun_layers_.contains(expert.layer)) {
+      layers.insert(expert.layer);
+    }
+  }
+  for (const int layer : layers) {
+    begin(context, {}, layer);
+  }
+  reduce_last(context);
+  for (Part& part : parts_) {
+    finish(part);
+  }
+  parts_.clear();
+  constexpr CommPhase kPhase{"dense gradients"};
+  const std::span<float> dense = range(parameters_.gradients(), 0, parameters_.dense_size());
+  if (parameters_.sharded()) {
+    reduce_scatter_sum(context, transport_, world_shares(transport_, parameters_), dense, kPhase);
+  } else {
+    for (const ElementRange& rest : rest_of(begun_, parameters_.dense_size())) {
+      all_reduce_sum(context, transport_, Team::world(transport_),
+                     range(dense, rest.begin, rest.end), kPhase);
+    }
+  }
+  begun_.clear();
+  begun_layers_.clear();
 }
 
 void gather_weights(Transport& transport, ParameterStore& parameters) {

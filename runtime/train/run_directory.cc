@@ -134,6 +134,14 @@ void RunDirectory::log_environment(const nlohmann::ordered_json& record) {
   append_line(environment_, record);
 }
 
+Path RunDirectory::write_timeline(const std::string& json) {
+  const Path path = path_ / kTimelineFile;
+  if (transport_.rank() == 0) {
+    files_.write_atomically(path, json);
+  }
+  return path;
+}
+
 void RunDirectory::write_summary(const nlohmann::ordered_json& summary) {
   if (transport_.rank() == 0) {
     files_.write_atomically(path_ / kSummaryFile, summary.dump(2) + "\n");

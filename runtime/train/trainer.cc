@@ -1,7 +1,6 @@
 #include "runtime/train/trainer.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -49,44 +48,32 @@ Placement agreed_placement(Job& job, const Config& config, const Topology& topol
   return *placement;
 }
 
-/// The most memory this process has had.
-std::int64_t peak_rss_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * std::int64_t{1024};  // Linux counts in KiB
-}
-
-nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
-  nlohmann::ordered_json json;
-  for (std::size_t i = 0; i < kPhases; ++i) {
-    const auto phase = static_cast<Phase>(i);
-    json[std::string(name_of(phase))] = times[phase].count();
-  }
-  return json;
-}
-
 }  // namespace
 
 Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
-    : job_(job),
+    : transport_(job.transport, job.clock, job.metrics),
+      job_{job.files, job.clock, job.metrics, transport_, job.stop},
       stop_scope_(job.stop),
-      config_(checked(job, std::move(config))),
+      config_(checked(job_, std::move(config))),
       options_(options),
-      topology_(find_topology(job.transport, config_.parallel.node_sizes)),
-      placement_(agreed_placement(job, config_, topology_)),
-      directory_(job.files, job.transport, config_, options.resume),
+      topology_(find_topology(transport_, config_.parallel.node_sizes)),
+      placement_(agreed_placement(job_, config_, topology_)),
+      directory_(job.files, transport_, config_, options.resume),
       expert_log_(config_.model,
                   expert_log_interval(config_.run.experts_every, config_.train.steps)) {
   open_data();
   const ModelRankOptions rank_options{
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
-      .chunks = static_cast<int>(config_.exchange.chunks),
+      .chunks = 1,  // train_steps() says how many
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
       .recompute = config_.train.recompute == "block",
       .exchange = exchange_options(config_.exchange, config_.model, placement_, topology_),
       .shard_optimizer = config_.parallel.shard_optimizer};
   rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
+  timeline_.emplace(config_.run.timeline_steps, job_.clock, transport_, rank_->context().times,
+                    topology_);
+  chunks_.emplace(config_.exchange.chunks, job_.transport.size());
   const std::optional<Path> checkpoint = directory_.last_checkpoint();
   if (options_.resume && checkpoint) {
     load_checkpoint(*checkpoint);
@@ -215,17 +202,27 @@ void Trainer::train_steps() {
   while (step_ < config_.train.steps && !stop) {
     job_.transport.set_step(step_ + 1);
     rank_->context().times.clear();
+    rank_->context().chunks = chunks_->chunks();
+    timeline_->begin_step();
+    const Seconds waited = transport_.waited();
     const Seconds start = job_.clock.now();
     rank_->context().on_route = [this](const RoutedChunk& chunk) { expert_log_.route(chunk); };
     const StepResult result = training_step_->run(step_);
     rank_->context().on_route = {};
     ++step_;
-    stop = after_step(result, job_.clock.now() - start);
+    const StepTimes times{.duration = job_.clock.now() - start,
+                          .waited = transport_.waited() - waited};
+    end_timeline_step();
+    if (const std::string chosen = chunks_->took(rank_->context().op, transport_, times.duration);
+        !chosen.empty()) {
+      progress_->message(chosen);
+    }
+    stop = after_step(result, times);
   }
 }
 
-bool Trainer::after_step(const StepResult& result, Seconds duration) {
-  report_step(result, duration);
+bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
+  report_step(result, times);
   expert_log_.add_step(result.loads);
   const bool last = step_ == config_.train.steps;
   const bool stop = agree_to_stop();
@@ -267,7 +264,7 @@ bool Trainer::agree_to_stop() {
   return wishes[0] > 0;
 }
 
-void Trainer::report_step(const StepResult& result, Seconds duration) {
+void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step) {
   if (step_ == 1) {
     first_loss_ = result.loss;
   }
@@ -277,27 +274,18 @@ void Trainer::report_step(const StepResult& result, Seconds duration) {
   const double exchange = (times[Phase::exchange] + times[Phase::gradient_sync]).count();
   const ProgressReport report{.step = step_,
                               .loss = result.loss,
-                              .tokens_per_s = tokens / duration.count(),
+                              .tokens_per_s = tokens / times_of_step.duration.count(),
                               .balancedness = mean_balancedness(result.loads),
-                              .exchange_share = exchange / duration.count()};
+                              .exchange_share = exchange / times_of_step.duration.count()};
   progress_->step(report);
-  directory_.log({{"step", step_},
-                  {"loss", result.loss},
-                  {"balance_loss", result.balance_loss},
-                  {"z_loss", result.z_loss},
-                  {"largest_router_bias", result.largest_bias},
-                  {"gradient_norm", result.gradient_norm},
-                  {"learning_rate", result.learning_rate},
-                  {"tokens_per_s", report.tokens_per_s},
-                  {"step_s", duration.count()},
-                  {"balancedness", report.balancedness},
-                  {"dead_experts", dead_experts(result.loads)},
-                  {"exchange_share", report.exchange_share},
-                  {"phase_s", phase_seconds(times)},
-                  {"arena_bytes", rank_->arena_bytes()},
-                  {"arena_growths", rank_->arena_growths()},
-                  {"model_bytes", rank_->parameters().bytes()},
-                  {"peak_rss_bytes", peak_rss_bytes()}});
+  directory_.log(step_record(report, result, times_of_step, *rank_));
+}
+
+void Trainer::end_timeline_step() {
+  if (const std::optional<std::string> json = timeline_->end_step()) {
+    progress_->message(fmt::format("timeline: {}; https://ui.perfetto.dev shows it",
+                                   directory_.write_timeline(*json).string()));
+  }
 }
 
 void Trainer::report_experts(bool now) {

@@ -6,15 +6,19 @@
 #include <optional>
 #include <string>
 
+#include "comm/timed_transport.h"
 #include "runtime/checkpoint/checkpoint_writer.h"
 #include "runtime/config/config.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/job.h"
 #include "runtime/model/model_rank.h"
+#include "runtime/train/chunk_choice.h"
 #include "runtime/train/evaluation.h"
 #include "runtime/train/expert_log.h"
 #include "runtime/train/progress.h"
 #include "runtime/train/run_directory.h"
+#include "runtime/train/step_record.h"
+#include "runtime/train/step_timeline.h"
 #include "runtime/train/training_step.h"
 
 namespace cartesian {
@@ -43,10 +47,12 @@ class Trainer {
   void load_checkpoint(const Path& path);
   /// After step number `step_` was done: everything that happens between steps. Returns whether to
   /// stop.
-  bool after_step(const StepResult& result, Seconds duration);
+  bool after_step(const StepResult& result, const StepTimes& times);
   /// Whether any rank wants to stop; completes the checkpoint in progress if it is on disk.
   bool agree_to_stop();
-  void report_step(const StepResult& result, Seconds duration);
+  void report_step(const StepResult& result, const StepTimes& times_of_step);
+  /// Rank 0 writes timeline.json once it is complete. Collective.
+  void end_timeline_step();
   /// Writes the experts' record if its interval has ended, or `now`. Collective.
   void report_experts(bool now);
   void validate();
@@ -62,7 +68,8 @@ class Trainer {
   /// Rank 0 writes report.html. That it cannot is said, and no reason for the run to fail.
   void write_report();
 
-  Job& job_;
+  TimedTransport transport_;
+  Job job_;  ///< the caller's, with that transport
   StopScope stop_scope_;
   Config config_;
   TrainOptions options_;
@@ -77,6 +84,8 @@ class Trainer {
   std::optional<SampleOrder> samples_;
   std::unique_ptr<ModelRank> rank_;
   std::unique_ptr<TrainingStep> training_step_;
+  std::optional<StepTimeline> timeline_;
+  std::optional<ChunkChoice> chunks_;
   ExpertLog expert_log_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;

@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "comm/collectives.h"
-#include "runtime/train/gradient_sync.h"
 
 namespace cartesian {
 
@@ -18,7 +17,11 @@ SequenceRange sequences_of_rank(std::int64_t total, int rank, int ranks) {
 }
 
 TrainingStep::TrainingStep(const TrainConfig& config, ModelRank& rank, const SampleOrder& samples)
-    : config_(config), rank_(rank), samples_(samples), optimizer_(config, rank.parameters()) {}
+    : config_(config),
+      rank_(rank),
+      samples_(samples),
+      optimizer_(config, rank.parameters()),
+      gradients_(rank.transport(), rank.parameters()) {}
 
 StepResult TrainingStep::run(std::int64_t step) {
   StepResult result;
@@ -38,7 +41,7 @@ StepResult TrainingStep::run(std::int64_t step) {
   }
   {
     const PhaseTimer timer(context.times, context.op.clock, Phase::gradient_sync);
-    sync_gradients(context.op, rank_.transport(), parameters);
+    gradients_.finish(context.op);
     result.gradient_norm = global_gradient_norm(context.op, rank_.transport(), parameters);
   }
   if (!std::isfinite(result.gradient_norm)) {
@@ -96,7 +99,15 @@ void TrainingStep::run_micro_batch(std::int64_t first_sequence, std::int64_t ste
   }
   const ArenaScope scope(context.op.scratch);
   const BalanceLoss of_loads = balance(context.op.scratch);
+  if (first_sequence + sequences >= (step + 1) * config_.batch_sequences) {
+    // No later micro-batch adds to the gradients.
+    context.on_gradients = [&](const ElementRange& dense, int layer) {
+      const PhaseTimer timer(context.times, context.op.clock, Phase::gradient_sync);
+      gradients_.begin(context.op, dense, layer);
+    };
+  }
   model.backward(context, of_loads.dprobability);
+  context.on_gradients = {};
   context.training = {};
 
   result.loss += loss_sum / step_tokens;

@@ -7,6 +7,7 @@
 #include "runtime/data/sample_order.h"
 #include "runtime/model/model_rank.h"
 #include "runtime/train/balance_loss.h"
+#include "runtime/train/gradient_sync.h"
 #include "runtime/train/optimizer.h"
 
 namespace cartesian {
@@ -53,6 +54,7 @@ class TrainingStep {
   ModelRank& rank_;
   const SampleOrder& samples_;
   Optimizer optimizer_;
+  GradientSync gradients_;
   std::vector<std::int32_t> ids_;
   std::vector<std::int32_t> targets_;
   std::vector<std::int32_t> document_starts_;  ///< if attention stops at document boundaries

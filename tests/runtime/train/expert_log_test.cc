@@ -97,6 +97,7 @@ TEST(ExpertLogTest, IsTheSameOnAnyNumberOfRanks) {
   const auto expected = records_of(one, data, 1);
   EXPECT_EQ(records_of(setup_of(2, 1), data, 1), expected);
   EXPECT_EQ(records_of(setup_of(3, 2), data, 1), expected);
+  EXPECT_EQ(records_of(setup_of(2, 6), data, 1), expected);  // B routes while A still does
 }
 
 TEST(ExpertLogTest, AConventionalModelHasNoPairsAndADenseOneNothing) {
