@@ -28,8 +28,13 @@ nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
 
 }  // namespace
 
+BytesSent bytes_sent(Metrics& metrics) {
+  return {.intra = metrics.counter("cartesian_transport_bytes_total{scope=\"intra\"}").value(),
+          .inter = metrics.counter("cartesian_transport_bytes_total{scope=\"inter\"}").value()};
+}
+
 nlohmann::ordered_json step_record(const ProgressReport& report, const StepResult& result,
-                                   const StepTimes& times, ModelRank& rank) {
+                                   const StepTimes& times, const BytesSent& sent, ModelRank& rank) {
   return {{"step", report.step},
           {"loss", result.loss},
           {"balance_loss", result.balance_loss},
@@ -44,6 +49,8 @@ nlohmann::ordered_json step_record(const ProgressReport& report, const StepResul
           {"exchange_share", report.exchange_share},
           {"wait_s", times.waited.count()},
           {"chunks", rank.context().chunks},
+          {"intra_bytes", sent.intra},
+          {"inter_bytes", sent.inter},
           {"phase_s", phase_seconds(rank.context().times)},
           {"arena_bytes", rank.arena_bytes()},
           {"arena_growths", rank.arena_growths()},

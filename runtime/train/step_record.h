@@ -14,8 +14,16 @@ struct StepTimes {
   Seconds waited{};  ///< for other ranks' messages
 };
 
-/// As docs/formats.md describes it.
+/// To other ranks of the node and to other nodes, as transports count them.
+struct BytesSent {
+  double intra = 0;
+  double inter = 0;
+};
+/// By this rank, since its start.
+BytesSent bytes_sent(Metrics& metrics);
+
+/// As docs/formats.md describes it. `sent`: by all ranks.
 nlohmann::ordered_json step_record(const ProgressReport& report, const StepResult& result,
-                                   const StepTimes& times, ModelRank& rank);
+                                   const StepTimes& times, const BytesSent& sent, ModelRank& rank);
 
 }  // namespace cartesian

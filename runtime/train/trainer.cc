@@ -222,10 +222,10 @@ void Trainer::train_steps() {
 }
 
 bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
-  report_step(result, times);
   expert_log_.add_step(result.loads);
   const bool last = step_ == config_.train.steps;
-  const bool stop = agree_to_stop();
+  const auto [stop, sent] = agree_on_step();
+  report_step(result, times, sent);
   // A stop that was asked for does not wait for a validation.
   const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
   if (valid_windows_ && (last || due)) {
@@ -251,20 +251,23 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   return ends;
 }
 
-bool Trainer::agree_to_stop() {
+Trainer::Agreement Trainer::agree_on_step() {
   // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
   // disk.
-  std::array<double, 2> wishes = {job_.stop.requested() ? 1.0 : 0.0,
-                                  writer_->written() ? 1.0 : 0.0};
+  const BytesSent counted = bytes_sent(job_.metrics);
+  std::array<double, 4> sums = {job_.stop.requested() ? 1.0 : 0.0, writer_->written() ? 1.0 : 0.0,
+                                counted.intra - counted_.intra, counted.inter - counted_.inter};
+  counted_ = counted;
   all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
-                 std::span<double>(wishes), {"stop or go"});
-  if (writer_->in_progress() && wishes[1] == job_.transport.size()) {
+                 std::span<double>(sums), {"stop or go"});
+  if (writer_->in_progress() && sums[1] == job_.transport.size()) {
     commit_checkpoint();
   }
-  return wishes[0] > 0;
+  return {.stop = sums[0] > 0, .sent = {.intra = sums[2], .inter = sums[3]}};
 }
 
-void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step) {
+void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step,
+                          const BytesSent& sent) {
   if (step_ == 1) {
     first_loss_ = result.loss;
   }
@@ -278,7 +281,7 @@ void Trainer::report_step(const StepResult& result, const StepTimes& times_of_st
                               .balancedness = mean_balancedness(result.loads),
                               .exchange_share = exchange / times_of_step.duration.count()};
   progress_->step(report);
-  directory_.log(step_record(report, result, times_of_step, *rank_));
+  directory_.log(step_record(report, result, times_of_step, sent, *rank_));
 }
 
 void Trainer::end_timeline_step() {

@@ -48,9 +48,14 @@ class Trainer {
   /// After step number `step_` was done: everything that happens between steps. Returns whether to
   /// stop.
   bool after_step(const StepResult& result, const StepTimes& times);
-  /// Whether any rank wants to stop; completes the checkpoint in progress if it is on disk.
-  bool agree_to_stop();
-  void report_step(const StepResult& result, const StepTimes& times_of_step);
+  /// Whether any rank wants to stop, and what all have sent in the step. Completes the checkpoint
+  /// in progress if it is on disk.
+  struct Agreement {
+    bool stop = false;
+    BytesSent sent;
+  };
+  Agreement agree_on_step();
+  void report_step(const StepResult& result, const StepTimes& times_of_step, const BytesSent& sent);
   /// Rank 0 writes timeline.json once it is complete. Collective.
   void end_timeline_step();
   /// Writes the experts' record if its interval has ended, or `now`. Collective.
@@ -86,6 +91,7 @@ class Trainer {
   std::unique_ptr<TrainingStep> training_step_;
   std::optional<StepTimeline> timeline_;
   std::optional<ChunkChoice> chunks_;
+  BytesSent counted_;  ///< by this rank, so far
   ExpertLog expert_log_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;
