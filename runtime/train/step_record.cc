@@ -1,5 +1,6 @@
 #include "runtime/train/step_record.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <nlohmann/json.hpp>
@@ -28,13 +29,18 @@ nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
 
 }  // namespace
 
-BytesSent bytes_sent(Metrics& metrics) {
-  return {.intra = metrics.counter("cartesian_transport_bytes_total{scope=\"intra\"}").value(),
-          .inter = metrics.counter("cartesian_transport_bytes_total{scope=\"inter\"}").value()};
+Traffic traffic_so_far(Metrics& metrics) {
+  const auto value = [&](const char* what, const char* scope) {
+    return metrics.counter(fmt::format("cartesian_{}_total{{scope=\"{}\"}}", what, scope)).value();
+  };
+  return {.intra_bytes = value("transport_bytes", "intra"),
+          .inter_bytes = value("transport_bytes", "inter"),
+          .intra_rows = value("exchange_rows", "intra"),
+          .inter_rows = value("exchange_rows", "inter")};
 }
 
 nlohmann::ordered_json step_record(const ProgressReport& report, const StepResult& result,
-                                   const StepTimes& times, const BytesSent& sent, ModelRank& rank) {
+                                   const StepTimes& times, const Traffic& sent, ModelRank& rank) {
   return {{"step", report.step},
           {"loss", result.loss},
           {"balance_loss", result.balance_loss},
@@ -49,8 +55,10 @@ nlohmann::ordered_json step_record(const ProgressReport& report, const StepResul
           {"exchange_share", report.exchange_share},
           {"wait_s", times.waited.count()},
           {"chunks", rank.context().chunks},
-          {"intra_bytes", sent.intra},
-          {"inter_bytes", sent.inter},
+          {"intra_bytes", sent.intra_bytes},
+          {"inter_bytes", sent.inter_bytes},
+          {"exchange_intra_rows", sent.intra_rows},
+          {"exchange_inter_rows", sent.inter_rows},
           {"phase_s", phase_seconds(rank.context().times)},
           {"arena_bytes", rank.arena_bytes()},
           {"arena_growths", rank.arena_growths()},

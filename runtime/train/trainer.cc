@@ -254,20 +254,22 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
 Trainer::Agreement Trainer::agree_on_step() {
   // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
   // disk.
-  const BytesSent counted = bytes_sent(job_.metrics);
-  std::array<double, 4> sums = {job_.stop.requested() ? 1.0 : 0.0, writer_->written() ? 1.0 : 0.0,
-                                counted.intra - counted_.intra, counted.inter - counted_.inter};
+  const Traffic counted = traffic_so_far(job_.metrics);
+  std::array<double, 6> sums = {
+      job_.stop.requested() ? 1.0 : 0.0,          writer_->written() ? 1.0 : 0.0,
+      counted.intra_bytes - counted_.intra_bytes, counted.inter_bytes - counted_.inter_bytes,
+      counted.intra_rows - counted_.intra_rows,   counted.inter_rows - counted_.inter_rows};
   counted_ = counted;
   all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
                  std::span<double>(sums), {"stop or go"});
   if (writer_->in_progress() && sums[1] == job_.transport.size()) {
     commit_checkpoint();
   }
-  return {.stop = sums[0] > 0, .sent = {.intra = sums[2], .inter = sums[3]}};
+  return {.stop = sums[0] > 0, .sent = {sums[2], sums[3], sums[4], sums[5]}};
 }
 
 void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step,
-                          const BytesSent& sent) {
+                          const Traffic& sent) {
   if (step_ == 1) {
     first_loss_ = result.loss;
   }

@@ -52,10 +52,10 @@ class Trainer {
   /// in progress if it is on disk.
   struct Agreement {
     bool stop = false;
-    BytesSent sent;
+    Traffic sent;
   };
   Agreement agree_on_step();
-  void report_step(const StepResult& result, const StepTimes& times_of_step, const BytesSent& sent);
+  void report_step(const StepResult& result, const StepTimes& times_of_step, const Traffic& sent);
   /// Rank 0 writes timeline.json once it is complete. Collective.
   void end_timeline_step();
   /// Writes the experts' record if its interval has ended, or `now`. Collective.
@@ -91,7 +91,7 @@ class Trainer {
   std::unique_ptr<TrainingStep> training_step_;
   std::optional<StepTimeline> timeline_;
   std::optional<ChunkChoice> chunks_;
-  BytesSent counted_;  ///< by this rank, so far
+  Traffic counted_;  ///< by this rank, so far
   ExpertLog expert_log_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;

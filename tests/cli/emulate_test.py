@@ -233,6 +233,21 @@ class EmulatedJobs(ClusterTest):
         self.assertGreater(counted[1]["sent_bytes"], 100_000)
         self.assertEqual(counted[2]["sent_bytes"], 0)
 
+    def test_the_meter_agrees_with_the_kernel(self):
+        """What ranks count as they send, and what the links' counters say, headers and all else included."""
+        for flow in ("flat", "home", "pivot"):
+            with self.subTest(flow=flow):
+                self.emulate("up", "2")
+                job, run = self.train("2", "2", data__valid=None, exchange__flow=flow, model__hidden_size=256,
+                                      train__sequence_length=128, train__batch_sequences=24, train__micro_batch_sequences=24,
+                                      train__steps=4)
+                self.assertEqual(job.wait().code, 0)
+                carried = sum(node["sent_bytes"] for node in self.bytes())
+                sent = sum(record.get("inter_bytes", 0) for record in run.records())
+                self.assertGreater(sent, 20e6)
+                self.assertLessEqual(abs(carried - sent), 0.05 * sent)
+                self.emulate("down")
+
     def test_a_cluster_for_one_job(self):
         job, run = self.train("2", "1,3")
         self.assertEqual(job.wait().code, 0)

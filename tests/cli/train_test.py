@@ -9,8 +9,7 @@ from harness import CliTest, number_after
 STEP_KEYS = {
     "step", "loss", "balance_loss", "gradient_norm", "learning_rate", "tokens_per_s", "step_s", "balancedness",
     "dead_experts", "z_loss", "largest_router_bias", "exchange_share", "wait_s", "chunks", "intra_bytes", "inter_bytes",
-    "phase_s", "arena_bytes", "arena_growths",
-    "model_bytes", "peak_rss_bytes",
+    "exchange_intra_rows", "exchange_inter_rows", "phase_s", "arena_bytes", "arena_growths", "model_bytes", "peak_rss_bytes",
 }
 
 

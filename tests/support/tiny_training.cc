@@ -172,7 +172,8 @@ std::vector<float> whole_second_moments(ModelRank& rank) {
   return whole_moments(rank, rank.parameters().second_moments());
 }
 
-void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)>& body) {
+void with_rank(const TrainingSetup& setup, Transport& transport,
+               const std::function<void(ModelRank&)>& body) {
   const auto files = make_posix_file_system();
   std::vector<int> sizes(setup.node_sizes.begin(), setup.node_sizes.end());
   if (sizes.empty()) {
@@ -183,22 +184,24 @@ void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)
       *files, setup.model,
       {.expert_ranks = setup.expert_ranks, .node_sizes = {}, .placement = setup.placement},
       topology);
-  run_local_ranks(setup.ranks, [&](Transport& transport) {
-    Metrics metrics;
-    const SteadyClock clock;
-    ModelRank rank(setup.model, placement, topology, transport, metrics, clock,
-                   {.dtype = setup.dtype,
-                    .chunks = setup.chunks,
-                    .recompute = setup.recompute,
-                    .exchange = setup.exchange,
-                    .shard_optimizer = setup.shard_optimizer});
-    randomize_weights(rank.parameters(), setup.weight_seed);
-    if (setup.adjust_weights) {
-      setup.adjust_weights(rank.parameters());
-    }
-    rank.pack();
-    body(rank);
-  });
+  Metrics metrics;
+  const SteadyClock clock;
+  ModelRank rank(setup.model, placement, topology, transport, metrics, clock,
+                 {.dtype = setup.dtype,
+                  .chunks = setup.chunks,
+                  .recompute = setup.recompute,
+                  .exchange = setup.exchange,
+                  .shard_optimizer = setup.shard_optimizer});
+  randomize_weights(rank.parameters(), setup.weight_seed);
+  if (setup.adjust_weights) {
+    setup.adjust_weights(rank.parameters());
+  }
+  rank.pack();
+  body(rank);
+}
+
+void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)>& body) {
+  run_local_ranks(setup.ranks, [&](Transport& transport) { with_rank(setup, transport, body); });
 }
 
 TrainingRecord train(const TrainingSetup& setup, const SyntheticData& data,

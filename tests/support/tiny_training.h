@@ -74,6 +74,11 @@ struct TrainingRecord {
   ReferenceWeights<double> second_moments;
 };
 
+/// Runs body(rank) on the rank of `transport`, of setup.ranks, with its model, weights randomised
+/// and packed.
+void with_rank(const TrainingSetup& setup, Transport& transport,
+               const std::function<void(ModelRank&)>& body);
+
 /// Runs body(rank) on `setup.ranks` local ranks, each with its model, weights randomised and
 /// packed.
 void with_ranks(const TrainingSetup& setup, const std::function<void(ModelRank&)>& body);
