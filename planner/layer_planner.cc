@@ -251,7 +251,8 @@ NodeSlots LayerPlanner::replicated(const Nodes& nodes, bool by_group, std::int64
       plan.running.push_back(set);
     }
   }
-  return plan_replicas(layer_, topology_, limits_.with_replicas(by_group), *all_, nodes, plan);
+  return plan_replicas(layer_, topology_, limits_.with_replicas(by_group), *all_, nodes, plan)
+      .slots;
 }
 
 ExpertRanks LayerPlanner::pack(const NodeSlots& slots) const {

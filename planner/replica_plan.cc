@@ -109,6 +109,7 @@ class Best {
   void consider(const ReplicaCosts& found) {
     auto costs = std::make_unique<ReplicaCosts>(layer_, topology_, limits_, all_.loads(),
                                                 found.nodes_of(), options_);
+    work_ += costs->work();
     // Loads as searched by: in other tokens they are over a limit by a little anyway.
     const std::pair merit(found.overload(), costs->cost());
     if (!best_ || merit < merit_) {
@@ -118,6 +119,8 @@ class Best {
   }
 
   const ReplicaCosts& costs() const { return *best_; }
+  /// Of comparing.
+  std::int64_t work() const { return work_; }
 
  private:
   const LayerTrace& layer_;
@@ -127,6 +130,7 @@ class Best {
   ReplicaCosts::Options options_;
   std::unique_ptr<ReplicaCosts> best_;
   std::pair<double, double> merit_;
+  std::int64_t work_ = 0;
 };
 
 std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs, const CoActivation& all) {
@@ -145,10 +149,9 @@ std::vector<std::vector<Slot>> slots_of(const ReplicaCosts& costs, const CoActiv
 
 }  // namespace
 
-std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topology& topology,
-                                             const NodeLimits& limits, const CoActivation& all,
-                                             const std::vector<int>& nodes,
-                                             const ReplicaPlan& plan) {
+ReplicatedSlots plan_replicas(const LayerTrace& layer, const Topology& topology,
+                              const NodeLimits& limits, const CoActivation& all,
+                              const std::vector<int>& nodes, const ReplicaPlan& plan) {
   ReplicaCosts::Options options{.routes = {.flow = plan.flow},
                                 .replica = plan.least_saving,
                                 .away = plan.away,
@@ -188,15 +191,17 @@ std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topo
   if (!plan.running.empty() && fit(plan.running, limits)) {
     starts.push_back(costs_of(plan.running));
   }
+  std::int64_t work = 0;
   for (const auto& costs : starts) {
     const std::int64_t share = costs == starts.front() ? kShareOfFirst : 1;
-    place_replicas(*costs, all,
-                   {.work = plan.search.work * share /
-                            (kShareOfFirst + static_cast<std::int64_t>(starts.size()) - 1),
-                    .seed = plan.search.seed});
+    work += costs->work();  // so far, to look at what it begins with
+    work += place_replicas(*costs, all,
+                           {.work = plan.search.work * share /
+                                    (kShareOfFirst + static_cast<std::int64_t>(starts.size()) - 1),
+                            .seed = plan.search.seed});
     best.consider(*costs);
   }
-  return slots_of(best.costs(), all);
+  return {.slots = slots_of(best.costs(), all), .work = work + best.work()};
 }
 
 }  // namespace cartesian

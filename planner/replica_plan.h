@@ -16,12 +16,16 @@ struct ReplicaPlan {
   double away = 0;                    ///< copies that bringing one elsewhere is worth
 };
 
-/// [nodes] slots: place_replicas() from `nodes`, where every expert is once, from all experts
+struct ReplicatedSlots {
+  std::vector<std::vector<Slot>> slots;  ///< [nodes]
+  std::int64_t work = 0;                 ///< that it took, in units of ReplicaCosts::work()
+};
+
+/// place_replicas() from `nodes`, where every expert is once, from all experts
 /// cloned over groups of nodes, down to single ones, and from where they are now; the best of them
 /// and of `nodes`, in the whole trace where the work allows for it.
-std::vector<std::vector<Slot>> plan_replicas(const LayerTrace& layer, const Topology& topology,
-                                             const NodeLimits& limits, const CoActivation& all,
-                                             const std::vector<int>& nodes,
-                                             const ReplicaPlan& plan);
+ReplicatedSlots plan_replicas(const LayerTrace& layer, const Topology& topology,
+                              const NodeLimits& limits, const CoActivation& all,
+                              const std::vector<int>& nodes, const ReplicaPlan& plan);
 
 }  // namespace cartesian

@@ -211,16 +211,18 @@ class ReplicaSearch {
 
 }  // namespace
 
-void place_replicas(ReplicaCosts& costs, const CoActivation& all,
-                    const ReplicaSearchOptions& options) {
+std::int64_t place_replicas(ReplicaCosts& costs, const CoActivation& all,
+                            const ReplicaSearchOptions& options) {
   ReplicaSearch search(costs, all, options.seed);
-  const std::int64_t end = search.work() + options.work;
+  const std::int64_t begin = search.work();
+  const std::int64_t end = begin + options.work;
   costs.set_smoothing(kSmoothing);
   search.fill(end);
   search.exchange_slots((end - search.work()) / 4);
   costs.set_smoothing(0);
   search.exchange_slots(end - search.work());
   search.prune();
+  return search.work() - begin;
 }
 
 }  // namespace cartesian

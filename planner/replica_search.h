@@ -16,8 +16,8 @@ struct ReplicaSearchOptions {
 /// Adds the replicas that save most, exchanges what slots hold, and drops again what does not save
 /// what it costs. Tokens choose several experts, and one of them at home saves nothing while the
 /// others are elsewhere: so at first each choice that needs no travel counts for something.
-/// Deterministic.
-void place_replicas(ReplicaCosts& costs, const CoActivation& all,
-                    const ReplicaSearchOptions& options);
+/// Deterministic. Returns the work that it took, trying included.
+std::int64_t place_replicas(ReplicaCosts& costs, const CoActivation& all,
+                            const ReplicaSearchOptions& options);
 
 }  // namespace cartesian
