@@ -107,7 +107,7 @@ TEST(ConfigTest, Ranges) {
   expect_value_refused("train.learning_rate", "nan", "must be at least 0");
   expect_value_refused("train.learning_rate", "inf", "must be at least 0");
   expect_value_refused("parallel.node_sizes", "[2, 0]", "must be at least 1");
-  expect_value_refused("exchange.chunks", "0", "must be at least 1");
+  expect_value_refused("exchange.chunks", "-1", "must be at least 0");
   expect_value_refused("comm.timeout_s", "0", "must be at least 0.001");
   expect_value_refused("checkpoint.keep_last", "0", "must be at least 1");
   expect_value_refused("model.num_experts", "0", "must be at least 1");
