@@ -135,7 +135,7 @@ void RunDirectory::log_environment(const nlohmann::ordered_json& record) {
 }
 
 Path RunDirectory::write_timeline(const std::string& json) {
-  const Path path = path_ / kTimelineFile;
+  Path path = path_ / kTimelineFile;
   if (transport_.rank() == 0) {
     files_.write_atomically(path, json);
   }
