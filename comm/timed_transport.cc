@@ -20,19 +20,19 @@ class TimedTransport::TimedRequest final : public Request {
 };
 
 TimedTransport::TimedTransport(Transport& transport, const Clock& clock, Metrics& metrics)
-    : transport_(transport),
+    : ForwardingTransport(transport),
       clock_(clock),
       counter_(metrics.counter("cartesian_transport_wait_seconds_total")) {}
 
 std::unique_ptr<Request> TimedTransport::post(MessageGroup group) {
   const CommSpan span = span_of(group);
-  return std::make_unique<TimedRequest>(*this, transport_.post(std::move(group)), span);
+  return std::make_unique<TimedRequest>(*this, ForwardingTransport::post(std::move(group)), span);
 }
 
 void TimedTransport::exchange(MessageGroup group) {
   CommSpan span = span_of(group);
   span.wait_began = span.posted;
-  transport_.exchange(std::move(group));
+  ForwardingTransport::exchange(std::move(group));
   note(span);
 }
 
