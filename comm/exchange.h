@@ -159,9 +159,11 @@ class Exchange {
   void finish_return_gradients(const Context& context, const ExchangePlan& plan,
                                TransferPtr transfer, const SourceGradients& gradients);
 
-  /// What B chose at this rank as a pivot, [targets of A's plan, k], to the tokens' homes:
-  /// [sources] of A's plan, from `arena`. Collective, and waits: for those who want to know.
-  Choices report(Arena& arena, const ExchangePlan& plan, const Choices& choices);
+  /// What B chose at this rank as a pivot, [targets of A's plan, k], to the tokens' homes, for
+  /// those who want to know. `choices` may be reused when this returns.
+  TransferPtr begin_report(const ExchangePlan& plan, const Choices& choices);
+  /// [sources] of A's plan, from `arena`.
+  Choices finish_report(Arena& arena, const ExchangePlan& plan, TransferPtr transfer);
 
   int rank() const { return transport_.rank(); }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Internal to comm/*all_reduce.cc: arrays that pass a team in rounds, of which every member sums
-// its piece, in rank order.
+// Internal to comm/all_reduce.cc and begun_sum.cc: arrays that pass a team in rounds, of which
+// every member sums its piece, in rank order.
 
 #include <algorithm>
 #include <array>
@@ -129,6 +129,7 @@ class Rounds {
     }
   }
 
+ private:
   /// Every member is sent its piece; `received` takes the others' versions of mine, in rank order.
   std::unique_ptr<Request> begin_scatter(const Pieces<T>& pieces, std::span<T> received) {
     MessageGroup group{phase_, {}, {}};
@@ -164,7 +165,6 @@ class Rounds {
     return transport_.post(std::move(group));
   }
 
- private:
   static std::span<T> scratch(const Context& context, std::size_t count) {
     return {static_cast<T*>(context.scratch.allocate(count * sizeof(T))), count};
   }

@@ -8,6 +8,7 @@
 #include "kernels/dispatch.h"
 #include "runtime/bench/bench_rows.h"
 #include "runtime/bench/exchange_sub_layer.h"
+#include "runtime/bench/group_meter.h"
 #include "runtime/model/chunks.h"
 
 namespace cartesian {
@@ -29,7 +30,8 @@ class ExchangeJourney final : public ExchangePath {
       : measured_(measured),
         rank_(transport.rank()),
         context_(context),
-        exchange_(transport, measured.topology, measured.placement, options_of(measured)),
+        meter_(transport),
+        exchange_(meter_, measured.topology, measured.placement, options_of(measured)),
         kept_(allocator_),
         activations_(allocator_),
         bench_{measured, context, exchange_, activations_},
@@ -47,6 +49,7 @@ class ExchangeJourney final : public ExchangePath {
 
   void forward(BenchSeconds& seconds) override {
     activations_.reset();
+    meter_.restart();
     constexpr std::size_t kStages = ExchangeSubLayer::kStages;
     pipeline(kStages * experts_.size(), chunks(), [&](std::size_t stage, std::size_t c) {
       const std::size_t group = stage / kStages;
@@ -99,6 +102,7 @@ class ExchangeJourney final : public ExchangePath {
     }
   }
 
+  std::span<const double> sent_by_group() const override { return meter_.bytes(); }
   SentTraffic traffic() const override {
     SentTraffic sent = counted();
     for (std::size_t scope = 0; scope < kScopes.size(); ++scope) {
@@ -143,6 +147,7 @@ class ExchangeJourney final : public ExchangePath {
   const ExchangeCase& measured_;
   int rank_;
   Context& context_;
+  GroupMeter meter_;
   Exchange exchange_;
   HostAllocator allocator_;
   Arena kept_;

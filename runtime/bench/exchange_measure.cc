@@ -62,13 +62,17 @@ void add(const SentTraffic& more, SentTraffic& sum) {
 struct Told {
   std::vector<BenchSeconds> repetitions;
   SentTraffic sent;
+  std::vector<double> sent_by_group;
 };
 
 PathReport gather_report(Transport& transport, const Told& mine) {
   const std::size_t bytes = mine.repetitions.size() * sizeof(BenchSeconds);
-  std::string text(bytes + sizeof(SentTraffic), '\0');
+  const std::size_t groups_begin = bytes + sizeof(SentTraffic);
+  std::string text(groups_begin, '\0');
   std::memcpy(text.data(), mine.repetitions.data(), bytes);
   std::memcpy(text.data() + bytes, &mine.sent, sizeof(SentTraffic));
+  text.append(reinterpret_cast<const char*>(mine.sent_by_group.data()),
+              mine.sent_by_group.size() * sizeof(double));
   PathReport report;
   for (const std::string& told : gather(transport, 0, text, {"benchmark"})) {
     report.repetitions.resize(mine.repetitions.size());
@@ -81,6 +85,10 @@ PathReport gather_report(Transport& transport, const Told& mine) {
       }
     }
     std::memcpy(&report.sent.emplace_back(), told.data() + bytes, sizeof(SentTraffic));
+    std::vector<double>& groups = report.sent_by_group.emplace_back();
+    groups.resize((told.size() - groups_begin) / sizeof(double));
+    std::copy_n(told.data() + groups_begin, told.size() - groups_begin,
+                reinterpret_cast<char*>(groups.data()));
   }
   return report;
 }
@@ -143,8 +151,10 @@ std::vector<PathReport> measure_paths(Transport& transport, const Clock& clock,
     }
   }
   std::vector<PathReport> reports;
-  for (const Told& mine : told) {
-    reports.push_back(gather_report(transport, mine));
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    const std::span<const double> groups = paths[i]->sent_by_group();
+    told[i].sent_by_group.assign(groups.begin(), groups.end());
+    reports.push_back(gather_report(transport, told[i]));
   }
   return reports;
 }

@@ -17,6 +17,8 @@ namespace cartesian {
 struct PathReport {
   std::vector<BenchSeconds> repetitions;  ///< every part on its slowest rank
   std::vector<SentTraffic> sent;          ///< [ranks] in one step
+  /// [ranks] what GroupMeter::bytes() says of a step; empty ones if nothing does.
+  std::vector<std::vector<double>> sent_by_group;
 
   double median(BenchPhase phase) const;
   double least(BenchPhase phase) const;

@@ -76,6 +76,8 @@ class ExchangePath {
   virtual void for_each_gate_gradient(const GateVisit& visit) const = 0;
   /// Since the path was made.
   virtual SentTraffic traffic() const = 0;
+  /// Of the last step what GroupMeter::bytes() says; empty if nothing does.
+  virtual std::span<const double> sent_by_group() const { return {}; }
 };
 
 }  // namespace cartesian

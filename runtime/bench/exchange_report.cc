@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/index.h"
+#include "runtime/bench/group_meter.h"
 #include "runtime/version.h"
 
 namespace cartesian {
@@ -114,6 +115,10 @@ void print_traffic(const ExchangeCase& measured, const ExchangeReport& report) {
   print(
       "from the busiest node",
       [&](const PathReport& path) { return path.busiest_node(measured.topology); }, 1);
+  fmt::print(
+      "  the exchange's groups of messages, one after the other, bring {:.3f} MiB over the\n"
+      "  busiest node's link: what it has at least to wait for\n",
+      busiest_link_bytes(report.exchange.sent_by_group, measured.topology) / kMiB);
 }
 
 ordered_json json_of(const SentTraffic& sent, std::size_t scope) {
@@ -178,6 +183,8 @@ ordered_json to_json(const ExchangeCase& measured, const ExchangeReport& report)
                        {"repeats", report.repeats},
                        {"validated", report.validated},
                        {"exchange", json_of(measured, report.exchange)}};
+  json["exchange"]["busiest_link_bytes"] =
+      busiest_link_bytes(report.exchange.sent_by_group, measured.topology);
   if (report.alltoallv) {
     json["alltoallv"] = json_of(measured, *report.alltoallv);
     for (const PhaseRow& row : rows_of(measured)) {

@@ -28,16 +28,15 @@ inline std::vector<SourceToken> pivot_tokens(const ExchangePlan& plan) {
   return tokens;
 }
 
-/// Calls run(stage, chunk) for every stage of every chunk, each chunk kLag stages behind the one
-/// before it: while rows of one travel, others compute. The same order on every rank.
+/// Calls run(stage, chunk) for every stage of every chunk, each chunk a stage behind the one before
+/// it, so that while experts compute for one chunk the rows of the next come and the sums of the
+/// last leave. The same order on every rank.
 template <class Run>
 void pipeline(std::size_t stages, std::size_t chunks, const Run& run) {
-  constexpr std::size_t kLag = 2;
-  for (std::size_t time = 0; time < stages + kLag * (chunks - 1); ++time) {
-    for (std::size_t chunk = 0; chunk < chunks && kLag * chunk <= time; ++chunk) {
-      const std::size_t stage = time - kLag * chunk;
-      if (stage < stages) {
-        run(stage, chunk);
+  for (std::size_t time = 0; time < stages + chunks - 1; ++time) {
+    for (std::size_t chunk = 0; chunk < chunks && chunk <= time; ++chunk) {
+      if (time - chunk < stages) {
+        run(time - chunk, chunk);
       }
     }
   }

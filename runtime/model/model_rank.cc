@@ -11,6 +11,7 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
                      const Topology& topology, Transport& transport, Metrics& metrics,
                      const Clock& clock, const ModelRankOptions& options)
     : placement_(placement),
+      topology_(topology),
       transport_(transport),
       options_(options),
       scratch_(allocator_),

@@ -33,6 +33,7 @@ class ModelRank {
   RankContext& context() { return context_; }
   Transport& transport() { return transport_; }
   const Placement& placement() const { return placement_; }
+  const Topology& topology() const { return topology_; }
 
   /// After every change of the weights.
   void pack() { model_.pack(op_, options_.dtype); }
@@ -42,6 +43,7 @@ class ModelRank {
 
  private:
   const Placement& placement_;
+  const Topology& topology_;
   Transport& transport_;
   ModelRankOptions options_;
   HostAllocator allocator_;

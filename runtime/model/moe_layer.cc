@@ -36,16 +36,16 @@ Tensor hash_logits(RankContext& rank, const Tensor& table, std::span<const Sourc
   return logits;
 }
 
-/// A chunk on its way forward.
-struct Passing {
+}  // namespace
+
+struct MoeLayer::Passing {
   std::vector<SourceToken> home_tokens;
   std::vector<SourceToken> pivot_tokens;
   Tensor speculative;     ///< what B is expected to choose; may be undefined
   SubLayer::Input input;  ///< of the sub-layer that it is in
   Tensor output;          ///< likewise
+  TransferPtr report;     ///< of B's choices, for the observer
 };
-
-}  // namespace
 
 MoeLayer::MoeLayer(ParameterStore& store, const ModelConfig& config, int block, int layer) {
   sub_layers_.reserve(static_cast<std::size_t>(config.sub_layers));
@@ -98,7 +98,7 @@ void MoeLayer::forward(RankContext& rank, const Input& input, const Tensor& out,
     switch (stage % SubLayer::kStages) {
       case 0:
         p.input.expected = last ? Tensor() : p.speculative;
-        return sub_layer.route(rank, p.input, chunk, loads[s]);
+        return route(rank, s, chunk, saved.chunks[0][c].plan, p, loads[s]);
       case 1:
         return sub_layer.send(rank, chunk);
       case 2:
@@ -106,11 +106,7 @@ void MoeLayer::forward(RankContext& rank, const Input& input, const Tensor& out,
       case 3:
         p.output = last ? chunk_rows(out, c, count)
                         : rank.activations.tensor(rank.dtype, {chunk.plan.targets, out.cols()});
-        sub_layer.compute(rank, chunk, p.output);
-        if (rank.on_route) {
-          observe(rank, saved, s, c, {.tokens = p.home_tokens, .speculative = p.speculative});
-        }
-        return;
+        return sub_layer.compute(rank, chunk, p.output);
       case 4:
         return sub_layer.collect(rank, chunk);
       default:
@@ -121,26 +117,43 @@ void MoeLayer::forward(RankContext& rank, const Input& input, const Tensor& out,
           p.input.tokens = p.pivot_tokens;
           p.input.hash_logits = hash_logits(rank, input.hash_table, p.pivot_tokens);
         }
+        if (last && rank.on_route) {
+          observe(rank, saved, c, p);
+        }
     }
   });
 }
 
-void MoeLayer::observe(RankContext& rank, const Saved& saved, std::size_t sub_layer, std::size_t c,
-                       const Observed& observed) const {
-  const SubLayer::Chunk& chunk = saved.chunks[sub_layer][c];
-  const SubLayerPosition& position = sub_layers_[sub_layer].position();
-  Choices choices{chunk.router.experts, chunk.router.gates};
-  if (sub_layer == 1 && saved.chunks[0][c].plan.to_pivots) {
-    choices = rank.exchange.report(rank.activations, saved.chunks[0][c].plan, choices);
+void MoeLayer::route(RankContext& rank, std::size_t sub_layer, SubLayer::Chunk& chunk,
+                     const ExchangePlan& a, Passing& passing, RouterLoad& load) const {
+  sub_layers_[sub_layer].route(rank, passing.input, chunk, load);
+  if (sub_layer == 1 && a.to_pivots && rank.on_route) {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    passing.report = rank.exchange.begin_report(a, {chunk.router.experts, chunk.router.gates});
   }
+}
+
+void MoeLayer::observe(RankContext& rank, const Saved& saved, std::size_t c,
+                       Passing& passing) const {
+  std::vector<Choices> choices;
+  for (const Chunks& chunks : saved.chunks) {
+    choices.push_back({chunks[c].router.experts, chunks[c].router.gates});
+  }
+  const ExchangePlan& a = saved.chunks[0][c].plan;
+  std::vector<std::int32_t> pivots(passing.home_tokens.size(), rank.exchange.rank());
+  if (passing.report != nullptr) {
+    const PhaseTimer timer(rank.times, rank.op.clock, Phase::exchange);
+    choices[1] = rank.exchange.finish_report(rank.activations, a, std::move(passing.report));
+    std::transform(a.rails.begin(), a.rails.begin() + std::ssize(pivots), pivots.begin(),
+                   [](const RailToken& rail) { return rail.target; });
+  }
+  const SubLayerPosition& position = sub_layers_[0].position();
   rank.on_route({.block = position.block,
                  .layer = position.layer,
-                 .group = position.group,
-                 .chunk = c,
-                 .tokens = observed.tokens,
-                 .experts = choices.experts,
-                 .gates = choices.gates,
-                 .speculative = sub_layer == 1 ? observed.speculative : Tensor()});
+                 .tokens = passing.home_tokens,
+                 .choices = choices,
+                 .speculative = passing.speculative,
+                 .pivots = pivots});
 }
 
 void MoeLayer::backward(RankContext& rank, Saved& saved, std::span<const Tensor> dprobability,

@@ -42,13 +42,12 @@ class MoeLayer {
 
  private:
   using Chunks = std::vector<SubLayer::Chunk>;
-  struct Observed {
-    std::span<const SourceToken> tokens;
-    Tensor speculative;
-  };
+  struct Passing;  ///< a chunk on its way forward
+
+  void route(RankContext& rank, std::size_t sub_layer, SubLayer::Chunk& chunk,
+             const ExchangePlan& a, Passing& passing, RouterLoad& load) const;
   /// Shows the observer a chunk's choices, at the tokens' homes wherever they were made.
-  void observe(RankContext& rank, const Saved& saved, std::size_t sub_layer, std::size_t chunk,
-               const Observed& observed) const;
+  void observe(RankContext& rank, const Saved& saved, std::size_t chunk, Passing& passing) const;
 
   std::vector<SubLayer> sub_layers_;
 };

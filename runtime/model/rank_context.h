@@ -29,18 +29,18 @@ struct RouterTraining {
   std::int64_t first_token = 0;  ///< of this micro-batch, counted from the first step's first token
 };
 
-/// What an observer of routing sees of one chunk of this rank's tokens in one sub-layer.
+/// What an observer of routing sees of one chunk of this rank's tokens in one MoE layer.
 struct RoutedChunk {
   int block = 0;
   int layer = 0;  ///< MoE layer
-  int group = 0;  ///< 0 = A, 1 = B
-  std::size_t chunk = 0;
   std::span<const SourceToken> tokens;
-  Tensor experts;  ///< [tokens, k] int32 chosen experts; -1: no further choice
-  Tensor gates;    ///< [tokens, k] float32
+  /// Of each sub-layer: experts [tokens, k] int32, -1: no further choice; gates [tokens, k].
+  std::span<const Choices> choices;
   /// What B's router would have chosen before A's output was added, [tokens, k]; undefined unless
-  /// RankContext::speculate and this is B.
+  /// it was asked, for pivots or by RankContext::speculate.
   Tensor speculative;
+  /// [tokens] ranks where B was routed.
+  std::span<const std::int32_t> pivots;
 };
 
 struct RankContext {
@@ -60,7 +60,8 @@ struct RankContext {
   /// Told in backward what gradients are complete: of dense elements, and of the experts of a MoE
   /// layer, -1 for none. They must stay untouched until the next forward. May be empty.
   std::function<void(const ElementRange& dense, int layer)> on_gradients;
-  /// Sees every chunk's choices; may be empty, on all ranks or none.
+  /// Sees every chunk's choices, once all sub-layers have chosen; may be empty, on all ranks or
+  /// none.
   std::function<void(const RoutedChunk&)> on_route;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/check.h"
 #include "comm/collectives.h"
 
 namespace cartesian {
@@ -54,14 +53,8 @@ void ExpertLog::route(const RoutedChunk& chunk) {
   if (pairs_.empty()) {
     return;
   }
-  if (chunk.group == 0) {
-    a_.resize(std::max(a_.size(), chunk.chunk + 1));
-    a_[chunk.chunk] = chunk.experts;
-    return;
-  }
-  const Tensor& a = a_.at(chunk.chunk);
-  const Tensor& b = chunk.experts;
-  check(a.rows() == b.rows(), "A and B are routed in the same chunks");
+  const Tensor& a = chunk.choices[0].experts;
+  const Tensor& b = chunk.choices[1].experts;
   double* pairs = pairs_.data() + chunk.layer * experts_ * experts_;
   for (std::int64_t row = 0; row < a.rows(); ++row) {
     const auto chosen_b = b.span<std::int32_t>().subspan(static_cast<std::size_t>(row * b.cols()),

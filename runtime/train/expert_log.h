@@ -22,8 +22,7 @@ class ExpertLog {
   /// `every` steps make an interval.
   ExpertLog(const ModelConfig& model, std::int64_t every);
 
-  /// Counts the pairs of one chunk of this rank's tokens, which A has routed before B. A's choices
-  /// must stay valid until B's have come.
+  /// Counts the pairs of one chunk of this rank's tokens.
   void route(const RoutedChunk& chunk);
   /// After a step: `loads` over all ranks, [layer * groups + group].
   void add_step(std::span<const RouterLoad> loads);
@@ -47,7 +46,6 @@ class ExpertLog {
   std::int64_t pair_steps_ = 0;  ///< since the last record with pairs
   std::vector<double> loads_;    ///< [layer][group][expert], over all ranks
   std::vector<double> pairs_;    ///< [layer][A][B], of this rank's tokens; empty if not counted
-  std::vector<Tensor> a_;        ///< A's last choices, by chunk
 };
 
 }  // namespace cartesian

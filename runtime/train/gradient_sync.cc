@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 
 #include "kernels/elementwise.h"
@@ -14,8 +15,21 @@ std::span<float> range(std::span<float> array, std::int64_t begin, std::int64_t 
   return array.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
+/// Of the dense part.
 Shares world_shares(const Transport& transport, const ParameterStore& parameters) {
   return {Team::world(transport), parameters.dense_bounds(transport.size())};
+}
+
+/// The same of a range of it.
+Shares world_shares(const Transport& transport, const ParameterStore& parameters,
+                    const ElementRange& range) {
+  Shares shares = world_shares(transport, parameters);
+  const auto begin = static_cast<std::size_t>(range.begin);
+  const auto end = static_cast<std::size_t>(range.end);
+  for (std::size_t& bound : shares.bounds) {
+    bound = std::clamp(bound, begin, end) - begin;
+  }
+  return shares;
 }
 
 /// What lies between `ranges` in [0, size).
@@ -46,21 +60,21 @@ std::int64_t elements_of(const std::vector<const ExpertRange*>& experts) {
 }  // namespace
 
 void GradientSync::begin(const Context& context, const ElementRange& dense, int layer) {
-  reduce_last(context);
-  while (parts_.size() > 1) {  // the one before has had the time of a block to travel
-    finish(parts_.front());
-    parts_.pop_front();
-  }
-  Part part;
-  if (!parameters_.sharded() && dense.size() > 0) {
-    part.dense = std::make_unique<BegunAllReduce>(
-        transport_, buffers_, Team::world(transport_),
-        range(parameters_.gradients(), dense.begin, dense.end), CommPhase{"dense gradients"});
-    begun_.push_back(dense);
+  advance(context);  // what is on its way has had the time of a block to travel
+  Part& part = parts_.emplace_back();
+  if (dense.size() > 0) {
+    begin_dense(dense, part);
   }
   begin_replicas(layer, part);
-  parts_.push_back(std::move(part));
-  last_is_reduced_ = false;
+}
+
+void GradientSync::begin_dense(const ElementRange& dense, Part& part) {
+  const Shares shares = parameters_.sharded() ? world_shares(transport_, parameters_, dense)
+                                              : Shares{Team::world(transport_), {}};
+  part.dense = std::make_unique<BegunSum>(transport_, topology_, buffers_, shares,
+                                          range(parameters_.gradients(), dense.begin, dense.end),
+                                          CommPhase{"dense gradients"});
+  begun_.push_back(dense);
 }
 
 void GradientSync::begin_replicas(int layer, Part& part) {
@@ -82,32 +96,35 @@ void GradientSync::begin_replicas(int layer, Part& part) {
       at = std::ranges::copy(range(parameters_.gradients(), expert->begin, expert->end), at).out;
     }
     replicas.experts = std::move(experts);
-    replicas.sum = std::make_unique<BegunAllReduce>(transport_, buffers_, Team{ranks}, buffer,
-                                                    CommPhase{"expert gradients", layer});
+    replicas.sum =
+        std::make_unique<BegunSum>(transport_, topology_, buffers_, Shares{Team{ranks}, {}}, buffer,
+                                   CommPhase{"expert gradients", layer});
   }
   begun_layers_.insert(layer);
 }
 
-void GradientSync::reduce_last(const Context& context) {
-  if (last_is_reduced_) {
-    return;
+void GradientSync::advance(const Context& context) {
+  for (auto part = parts_.begin(); part != parts_.end();) {
+    bool done = true;
+    const auto step = [&](BegunSum& sum) {
+      sum.advance(context);
+      done = done && sum.done();
+    };
+    if (part->dense) {
+      step(*part->dense);
+    }
+    for (Replicas& replicas : part->replicas) {
+      step(*replicas.sum);
+    }
+    if (done) {
+      end(*part);
+    }
+    part = done ? parts_.erase(part) : std::next(part);
   }
-  Part& part = parts_.back();
-  if (part.dense) {
-    part.dense->reduce(context);
-  }
-  for (Replicas& replicas : part.replicas) {
-    replicas.sum->reduce(context);
-  }
-  last_is_reduced_ = true;
 }
 
-void GradientSync::finish(Part& part) {
-  if (part.dense) {
-    part.dense->finish();
-  }
+void GradientSync::end(Part& part) {
   for (Replicas& replicas : part.replicas) {
-    replicas.sum->finish();
     const float* at = reinterpret_cast<const float*>(replicas.buffer.data());
     for (const ExpertRange* expert : replicas.experts) {
       std::copy_n(at, expert->end - expert->begin, parameters_.gradients().begin() + expert->begin);
@@ -126,19 +143,17 @@ void GradientSync::finish(const Context& context) {
   for (const int layer : layers) {
     begin(context, {}, layer);
   }
-  reduce_last(context);
-  for (Part& part : parts_) {
-    finish(part);
+  while (!parts_.empty()) {
+    advance(context);
   }
-  parts_.clear();
   constexpr CommPhase kPhase{"dense gradients"};
-  const std::span<float> dense = range(parameters_.gradients(), 0, parameters_.dense_size());
-  if (parameters_.sharded()) {
-    reduce_scatter_sum(context, transport_, world_shares(transport_, parameters_), dense, kPhase);
-  } else {
-    for (const ElementRange& rest : rest_of(begun_, parameters_.dense_size())) {
-      all_reduce_sum(context, transport_, Team::world(transport_),
-                     range(dense, rest.begin, rest.end), kPhase);
+  for (const ElementRange& rest : rest_of(begun_, parameters_.dense_size())) {
+    const std::span<float> gradients = range(parameters_.gradients(), rest.begin, rest.end);
+    if (parameters_.sharded()) {
+      reduce_scatter_sum(context, transport_, world_shares(transport_, parameters_, rest),
+                         gradients, kPhase);
+    } else {
+      all_reduce_sum(context, transport_, Team::world(transport_), gradients, kPhase);
     }
   }
   begun_.clear();

@@ -2,12 +2,13 @@
 // Gradient synchronisation: after it, replicas of a parameter hold the same gradient, summed over
 // all tokens, bit for bit.
 
-#include <deque>
+#include <list>
 #include <memory>
 #include <set>
 #include <vector>
 
-#include "comm/begun_all_reduce.h"
+#include "base/topology.h"
+#include "comm/begun_sum.h"
 #include "comm/buffer_pool.h"
 #include "runtime/model/parameters.h"
 
@@ -15,12 +16,12 @@ namespace cartesian {
 
 /// Sums the dense part's gradients over all ranks, and every replicated expert's over its replicas,
 /// part by part while backward goes on. In a sharded store a rank gets the sums of its share of the
-/// dense part only, at the end. Collective, every call. Not thread-safe.
+/// dense part only; the rest of that is garbage. Collective, every call. Not thread-safe.
 class GradientSync {
  public:
   /// All must outlive it.
-  GradientSync(Transport& transport, ParameterStore& parameters)
-      : transport_(transport), parameters_(parameters) {}
+  GradientSync(Transport& transport, const Topology& topology, ParameterStore& parameters)
+      : transport_(transport), topology_(topology), parameters_(parameters) {}
 
   /// No more is added to the gradients of these dense elements and of the experts of this MoE
   /// layer, -1 for none: their sums begin. They must stay untouched until finish().
@@ -34,23 +35,25 @@ class GradientSync {
   struct Replicas {
     std::vector<const ExpertRange*> experts;
     BufferPool::Lease buffer;
-    std::unique_ptr<BegunAllReduce> sum;
+    std::unique_ptr<BegunSum> sum;
   };
   /// What was begun at once.
   struct Part {
-    std::unique_ptr<BegunAllReduce> dense;
+    std::unique_ptr<BegunSum> dense;
     std::vector<Replicas> replicas;
   };
 
+  void begin_dense(const ElementRange& dense, Part& part);
   void begin_replicas(int layer, Part& part);
-  void finish(Part& part);
-  void reduce_last(const Context& context);
+  /// Every part by one stage of its sums; those that are done end.
+  void advance(const Context& context);
+  void end(Part& part);
 
   Transport& transport_;
+  const Topology& topology_;
   ParameterStore& parameters_;
   BufferPool buffers_;
-  std::deque<Part> parts_;  ///< all but perhaps the last have been reduced
-  bool last_is_reduced_ = true;
+  std::list<Part> parts_;            ///< on their way, the oldest first
   std::vector<ElementRange> begun_;  ///< of the dense part
   std::set<int> begun_layers_;
 };

@@ -30,40 +30,49 @@ nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
 }  // namespace
 
 Traffic traffic_so_far(Metrics& metrics) {
-  const auto value = [&](const char* what, const char* scope) {
-    return metrics.counter(fmt::format("cartesian_{}_total{{scope=\"{}\"}}", what, scope)).value();
-  };
-  return {.intra_bytes = value("transport_bytes", "intra"),
-          .inter_bytes = value("transport_bytes", "inter"),
-          .intra_rows = value("exchange_rows", "intra"),
-          .inter_rows = value("exchange_rows", "inter")};
+  const auto value = [&](const char* name) { return metrics.counter(name).value(); };
+  return {.intra_bytes = value("cartesian_transport_bytes_total{scope=\"intra\"}"),
+          .inter_bytes = value("cartesian_transport_bytes_total{scope=\"inter\"}"),
+          .intra_rows = value("cartesian_exchange_rows_total{scope=\"intra\"}"),
+          .inter_rows = value("cartesian_exchange_rows_total{scope=\"inter\"}"),
+          .pivots = value("cartesian_exchange_pivots_total"),
+          .pivot_hits = value("cartesian_exchange_pivot_hits_total"),
+          .pivot_rows = value("cartesian_pivot_rows_total{pivot=\"chosen\"}"),
+          .oracle_rows = value("cartesian_pivot_rows_total{pivot=\"oracle\"}")};
 }
 
 nlohmann::ordered_json step_record(const ProgressReport& report, const StepResult& result,
                                    const StepTimes& times, const Traffic& sent, ModelRank& rank) {
-  return {{"step", report.step},
-          {"loss", result.loss},
-          {"balance_loss", result.balance_loss},
-          {"z_loss", result.z_loss},
-          {"largest_router_bias", result.largest_bias},
-          {"gradient_norm", result.gradient_norm},
-          {"learning_rate", result.learning_rate},
-          {"tokens_per_s", report.tokens_per_s},
-          {"step_s", times.duration.count()},
-          {"balancedness", report.balancedness},
-          {"dead_experts", dead_experts(result.loads)},
-          {"exchange_share", report.exchange_share},
-          {"wait_s", times.waited.count()},
-          {"chunks", rank.context().chunks},
-          {"intra_bytes", sent.intra_bytes},
-          {"inter_bytes", sent.inter_bytes},
-          {"exchange_intra_rows", sent.intra_rows},
-          {"exchange_inter_rows", sent.inter_rows},
-          {"phase_s", phase_seconds(rank.context().times)},
-          {"arena_bytes", rank.arena_bytes()},
-          {"arena_growths", rank.arena_growths()},
-          {"model_bytes", rank.parameters().bytes()},
-          {"peak_rss_bytes", peak_rss_bytes()}};
+  nlohmann::ordered_json record = {{"step", report.step},
+                                   {"loss", result.loss},
+                                   {"balance_loss", result.balance_loss},
+                                   {"z_loss", result.z_loss},
+                                   {"largest_router_bias", result.largest_bias},
+                                   {"gradient_norm", result.gradient_norm},
+                                   {"learning_rate", result.learning_rate},
+                                   {"tokens_per_s", report.tokens_per_s},
+                                   {"step_s", times.duration.count()},
+                                   {"balancedness", report.balancedness},
+                                   {"dead_experts", dead_experts(result.loads)},
+                                   {"exchange_share", report.exchange_share},
+                                   {"wait_s", times.waited.count()},
+                                   {"chunks", rank.context().chunks},
+                                   {"intra_bytes", sent.intra_bytes},
+                                   {"inter_bytes", sent.inter_bytes},
+                                   {"exchange_intra_rows", sent.intra_rows},
+                                   {"exchange_inter_rows", sent.inter_rows},
+                                   {"phase_s", phase_seconds(rank.context().times)},
+                                   {"arena_bytes", rank.arena_bytes()},
+                                   {"arena_growths", rank.arena_growths()},
+                                   {"model_bytes", rank.parameters().bytes()},
+                                   {"peak_rss_bytes", peak_rss_bytes()}};
+  if (sent.pivots > 0) {
+    record["pivot_hit_rate"] = sent.pivot_hits / sent.pivots;
+  }
+  if (sent.oracle_rows > 0) {
+    record["rows_over_oracle"] = sent.pivot_rows / sent.oracle_rows;
+  }
+  return record;
 }
 
 }  // namespace cartesian

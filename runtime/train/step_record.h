@@ -1,6 +1,7 @@
 #pragma once
 // A step's line of metrics.jsonl.
 
+#include <array>
 #include <nlohmann/json_fwd.hpp>
 
 #include "runtime/model/model_rank.h"
@@ -20,7 +21,13 @@ struct Traffic {
   double inter_bytes = 0;
   double intra_rows = 0;  ///< of tokens, there and back, in forward and backward
   double inter_rows = 0;
+  double pivots = 0;      ///< tokens at their pivots
+  double pivot_hits = 0;  ///< those with an expert of B on the pivot's node
+  /// Between nodes in forward, of some tokens (PivotTally): as they went, and as an oracle sends.
+  double pivot_rows = 0;
+  double oracle_rows = 0;
 };
+using TrafficSums = std::array<double, sizeof(Traffic) / sizeof(double)>;  ///< in that order
 /// What this rank has sent since its start.
 Traffic traffic_so_far(Metrics& metrics);
 

@@ -62,18 +62,21 @@ TraceRecorder::~TraceRecorder() {
 }
 
 void TraceRecorder::record(const RoutedChunk& chunk) {
-  Rows& rows = rows_[{chunk.block, chunk.group}];
-  for (const SourceToken& token : chunk.tokens) {
-    rows.tokens.push_back(token.token);
-  }
-  rows.values.block = chunk.block;
-  rows.values.group = chunk.group;
-  rows.values.choices = chunk.experts.cols();
-  append_ids(chunk.experts, rows.values.ids);
-  const auto gates = chunk.gates.span<float>();
-  rows.values.gates.insert(rows.values.gates.end(), gates.begin(), gates.end());
-  if (chunk.speculative.defined()) {
-    append_ids(chunk.speculative, rows.values.speculative_ids);
+  for (std::size_t group = 0; group < chunk.choices.size(); ++group) {
+    const Choices& choices = chunk.choices[group];
+    Rows& rows = rows_[{chunk.block, static_cast<int>(group)}];
+    for (const SourceToken& token : chunk.tokens) {
+      rows.tokens.push_back(token.token);
+    }
+    rows.values.block = chunk.block;
+    rows.values.group = static_cast<int>(group);
+    rows.values.choices = choices.experts.cols();
+    append_ids(choices.experts, rows.values.ids);
+    const auto gates = choices.gates.span<float>();
+    rows.values.gates.insert(rows.values.gates.end(), gates.begin(), gates.end());
+    if (group == 1 && chunk.speculative.defined()) {
+      append_ids(chunk.speculative, rows.values.speculative_ids);
+    }
   }
 }
 

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -71,6 +74,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .shard_optimizer = config_.parallel.shard_optimizer};
   rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
+  pivot_tally_.emplace(placement_, topology_, rank_->context().exchange.flow(), job_.metrics);
   timeline_.emplace(config_.run.timeline_steps, job_.clock, transport_, rank_->context().times,
                     topology_);
   chunks_.emplace(config_.exchange.chunks, job_.transport.size());
@@ -206,7 +210,10 @@ void Trainer::train_steps() {
     timeline_->begin_step();
     const Seconds waited = transport_.waited();
     const Seconds start = job_.clock.now();
-    rank_->context().on_route = [this](const RoutedChunk& chunk) { expert_log_.route(chunk); };
+    rank_->context().on_route = [this](const RoutedChunk& chunk) {
+      expert_log_.route(chunk);
+      pivot_tally_->route(chunk);
+    };
     const StepResult result = training_step_->run(step_);
     rank_->context().on_route = {};
     ++step_;
@@ -254,18 +261,19 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
 Trainer::Agreement Trainer::agree_on_step() {
   // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
   // disk.
-  const Traffic counted = traffic_so_far(job_.metrics);
-  std::array<double, 6> sums = {
-      job_.stop.requested() ? 1.0 : 0.0,          writer_->written() ? 1.0 : 0.0,
-      counted.intra_bytes - counted_.intra_bytes, counted.inter_bytes - counted_.inter_bytes,
-      counted.intra_rows - counted_.intra_rows,   counted.inter_rows - counted_.inter_rows};
+  const auto counted = std::bit_cast<TrafficSums>(traffic_so_far(job_.metrics));
+  std::array<double, 2 + counted.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
+                                                 writer_->written() ? 1.0 : 0.0};
+  std::ranges::transform(counted, counted_, sums.begin() + 2, std::minus<>());
   counted_ = counted;
   all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
                  std::span<double>(sums), {"stop or go"});
   if (writer_->in_progress() && sums[1] == job_.transport.size()) {
     commit_checkpoint();
   }
-  return {.stop = sums[0] > 0, .sent = {sums[2], sums[3], sums[4], sums[5]}};
+  TrafficSums sent{};
+  std::copy(sums.begin() + 2, sums.end(), sent.begin());
+  return {.stop = sums[0] > 0, .sent = std::bit_cast<Traffic>(sent)};
 }
 
 void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step,

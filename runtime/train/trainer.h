@@ -15,6 +15,7 @@
 #include "runtime/train/chunk_choice.h"
 #include "runtime/train/evaluation.h"
 #include "runtime/train/expert_log.h"
+#include "runtime/train/pivot_tally.h"
 #include "runtime/train/progress.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/step_record.h"
@@ -91,8 +92,9 @@ class Trainer {
   std::unique_ptr<TrainingStep> training_step_;
   std::optional<StepTimeline> timeline_;
   std::optional<ChunkChoice> chunks_;
-  Traffic counted_;  ///< by this rank, so far
+  TrafficSums counted_{};  ///< by this rank, so far
   ExpertLog expert_log_;
+  std::optional<PivotTally> pivot_tally_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;
   std::optional<EvaluationResult> last_evaluation_;

@@ -21,7 +21,7 @@ TrainingStep::TrainingStep(const TrainConfig& config, ModelRank& rank, const Sam
       rank_(rank),
       samples_(samples),
       optimizer_(config, rank.parameters()),
-      gradients_(rank.transport(), rank.parameters()) {}
+      gradients_(rank.transport(), rank.topology(), rank.parameters()) {}
 
 StepResult TrainingStep::run(std::int64_t step) {
   StepResult result;

@@ -51,6 +51,8 @@ class Bench(CliTest):
                         # A row is 132 bytes, and something goes with it.
                         self.assertGreaterEqual(path["inter"]["bytes"], 132 * path["inter"]["rows"])
                         self.assertLessEqual(path["busiest_node"]["rows"], path["inter"]["rows"])
+                    self.assertLessEqual(sent["busiest_node"]["bytes"], sent["busiest_link_bytes"])
+                    self.assertLessEqual(sent["busiest_link_bytes"], sent["inter"]["bytes"])
 
     def test_what_a_result_holds(self):
         found = self.bench(2, seed=3, chunks=2)

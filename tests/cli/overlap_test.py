@@ -1,4 +1,4 @@
-"""What training says of the time it waits for messages: timeline.json, wait_s, and chunks chosen by trying."""
+"""What training says of its messages: timeline.json, wait_s, chunks chosen by trying, how well pivots are."""
 
 import json
 import re
@@ -45,6 +45,17 @@ class Overlap(CliTest):
         for record in run.records():
             if "loss" in record:
                 self.assertTrue(0 < record["wait_s"] < record["step_s"], record)
+
+    def test_how_well_pivots_are_chosen(self):
+        config, run = self.config(train__steps=3, exchange__flow="pivot", parallel__node_sizes=[1, 1])
+        self.run_program("train", config, ranks=2)
+        for record in run.records():
+            if "loss" in record:
+                self.assertTrue(0 < record["pivot_hit_rate"] <= 1, record)
+                self.assertTrue(1 <= record["rows_over_oracle"] < 2, record)
+        config, run = self.config(train__steps=1, exchange__flow="home", parallel__node_sizes=[1, 1])
+        self.run_program("train", config, ranks=2)
+        self.assertNotIn("pivot_hit_rate", run.records()[0])
 
     def test_chunks_are_chosen_by_trying(self):
         config, run = self.config(train__steps=24, exchange__chunks=0)

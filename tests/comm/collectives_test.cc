@@ -6,26 +6,19 @@
 #include <thread>
 
 #include "base/error.h"
-#include "comm/begun_all_reduce.h"
+#include "tests/comm/contributions.h"
 #include "tests/comm/rank_harness.h"
 
 namespace cartesian {
 namespace {
 
+using testing_ranks::contribution;
 using testing_ranks::RankContext;
 using testing_ranks::RankTest;
 
 class CollectivesTest : public RankTest {};
 INSTANTIATE_TEST_SUITE_P(Sizes, CollectivesTest, ::testing::ValuesIn(testing_ranks::job_sizes()),
                          testing_ranks::size_name);
-
-/// Values in [-1, 1) whose sums round, so that another order of adding has other bits.
-template <class T>
-T contribution(int rank, std::size_t i) {
-  const std::uint64_t hash =
-      (i + 1) * 0x9E3779B97F4A7C15U * (2 * static_cast<std::uint64_t>(rank) + 1);
-  return static_cast<T>(static_cast<double>(hash >> 11) * 0x1p-52 - 1.0);
-}
 
 /// The contract word for word: added in rank order in the type of the data.
 template <class T>
@@ -58,38 +51,6 @@ TEST_P(CollectivesTest, AllReduceSumsInRankOrder) {
     for (const std::size_t size : {0, 1, 5, 1000, 4096, 4097, 5000, 100'003}) {
       expect_all_reduce<float>(transport, world, size);
       expect_all_reduce<double>(transport, world, size);
-    }
-  });
-}
-
-TEST_P(CollectivesTest, BegunAllReducesHaveTheSameBits) {
-  run([](Transport& transport) {
-    RankContext rank;
-    BufferPool buffers;
-    const Team world = Team::world(transport);
-    std::vector<std::vector<float>> arrays;
-    std::vector<std::unique_ptr<BegunAllReduce>> sums;
-    for (const std::size_t size : {0, 1, 5, 4097, 100'003}) {
-      std::vector<float>& data = arrays.emplace_back(size);
-      for (std::size_t i = 0; i < size; ++i) {
-        data[i] = contribution<float>(transport.rank(), i);
-      }
-      sums.push_back(
-          std::make_unique<BegunAllReduce>(transport, buffers, world, data, CommPhase{"sum"}));
-    }
-    barrier(transport);  // other messages may pass while they are under way
-    for (const auto& sum : sums) {
-      sum->reduce(rank.context);
-    }
-    for (const auto& sum : sums) {
-      sum->finish();
-    }
-    for (const std::vector<float>& data : arrays) {
-      std::size_t wrong = 0;
-      for (std::size_t i = 0; i < data.size(); ++i) {
-        wrong += data[i] == expected_sum<float>(world, i) ? 0 : 1;
-      }
-      EXPECT_EQ(wrong, 0U) << "of " << data.size() << " elements";
     }
   });
 }

@@ -199,7 +199,8 @@ TEST_P(ExchangeTest, PivotsReportToHomes) {
             2 * tokens[static_cast<std::size_t>(i / 2)].token + static_cast<std::int32_t>(i % 2);
         made.gates.data<float>()[i] = static_cast<float>(made.experts.data<std::int32_t>()[i]) / 4;
       }
-      const Choices seen = exchange.report(rank.arena, plan, made);
+      const Choices seen =
+          exchange.finish_report(rank.arena, plan, exchange.begin_report(plan, made));
       ASSERT_EQ(seen.experts.rows(), scenario.tokens(transport.rank()));
       for (std::int64_t i = 0; i < seen.experts.numel(); ++i) {
         EXPECT_EQ(seen.experts.data<std::int32_t>()[i], 2 * journey.token(i / 2) + i % 2);

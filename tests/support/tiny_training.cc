@@ -30,29 +30,34 @@ class RoutingRecorder {
 
   /// `call` counts this rank's calls since its first step.
   void add(std::size_t call, const RoutedChunk& routing) {
-    const std::size_t sub_layers = steps_[0].experts[0].size();
-    const std::size_t per_micro_batch = sub_layers * static_cast<std::size_t>(setup_.chunks);
+    const auto per_micro_batch = static_cast<std::size_t>(setup_.model.moe_layers()) *
+                                 static_cast<std::size_t>(setup_.chunks);
     const std::size_t micro_batch = call / per_micro_batch;
     const std::size_t per_step = steps_[0].experts.size();
-    const auto sub_layer =
-        static_cast<std::size_t>(routing.layer * setup_.model.sub_layers + routing.group);
-    auto& tokens =
-        steps_.at(micro_batch / per_step).experts.at(micro_batch % per_step).at(sub_layer);
-    const std::int64_t k = routing.experts.cols();
-    for (std::int64_t row = 0; row < routing.experts.rows(); ++row) {
-      const std::int32_t* chosen = routing.experts.data<std::int32_t>() + row * k;
+    auto& sub_layers = steps_.at(micro_batch / per_step).experts.at(micro_batch % per_step);
+    for (std::size_t group = 0; group < routing.choices.size(); ++group) {
+      const auto first = static_cast<std::size_t>(routing.layer * setup_.model.sub_layers);
+      add(routing.tokens, routing.choices[group].experts, sub_layers.at(first + group));
+    }
+  }
+
+ private:
+  void add(std::span<const SourceToken> numbers, const Tensor& experts,
+           std::vector<ExpertSet>& tokens) {
+    const std::int64_t k = experts.cols();
+    for (std::int64_t row = 0; row < experts.rows(); ++row) {
+      const std::int32_t* chosen = experts.data<std::int32_t>() + row * k;
       ExpertSet set(chosen, chosen + k);
       std::erase_if(set, [](std::int32_t expert) { return expert < 0; });
       std::ranges::sort(set);
       const std::lock_guard lock(mutex_);
       ExpertSet& slot =
-          tokens.at(static_cast<std::size_t>(routing.tokens[static_cast<std::size_t>(row)].token));
+          tokens.at(static_cast<std::size_t>(numbers[static_cast<std::size_t>(row)].token));
       EXPECT_TRUE(slot.empty()) << "a token was routed twice";
       slot = std::move(set);
     }
   }
 
- private:
   const TrainingSetup& setup_;
   std::mutex mutex_;
   std::vector<StepRecord>& steps_;  // guarded by mutex_ once the ranks run

@@ -10,6 +10,7 @@
 #include "planner/synthetic_trace.h"
 #include "runtime/bench/exchange_journey.h"
 #include "runtime/bench/exchange_measure.h"
+#include "runtime/bench/group_meter.h"
 
 namespace cartesian {
 namespace {
@@ -82,12 +83,22 @@ TEST(PathReport, SumsRanksAndFindsTheBusiestNode) {
   const PathReport report{.repetitions = {{}, {}, {}},
                           .sent = {{.rows = {1, 2}, .bytes = {10, 20}},
                                    {.rows = {3, 4}, .bytes = {30, 40}},
-                                   {.rows = {5, 5}, .bytes = {0, 50}}}};
+                                   {.rows = {5, 5}, .bytes = {0, 50}}},
+                          .sent_by_group = {}};
   EXPECT_EQ(report.sum().rows, (std::array<double, 2>{9, 11}));
   EXPECT_EQ(report.sum().bytes, (std::array<double, 2>{40, 110}));
   const SentTraffic busiest = report.busiest_node(Topology({0, 0, 1}));
   EXPECT_EQ(busiest.rows[1], 6);
   EXPECT_EQ(busiest.bytes[1], 60);
+}
+
+TEST(BusiestLink, IsFoundGroupByGroup) {
+  // Two groups between three ranks, of which the first two share a node.
+  const std::vector<std::vector<double>> sent = {
+      {1, 100, 10, 0, 0, 1}, {100, 0, 5, 0, 0, 0}, {2, 1, 7, 20, 30, 0}};
+  // First out of node 0, 10 + 5, then into it, 20 + 30.
+  EXPECT_EQ(busiest_link_bytes(sent, Topology({0, 0, 1})), 15 + 50);
+  EXPECT_EQ(busiest_link_bytes(sent, Topology({0, 0, 0})), 0);
 }
 
 TEST(RowsNeeded, AreOneForEveryRankThatATokenVisits) {
