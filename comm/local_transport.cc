@@ -37,11 +37,13 @@ struct HalfMessage {
   std::span<std::byte> target;        ///< set in receives
 };
 
-/// What waits between one sender and one receiver. At most one of the queues is not empty.
+/// What waits between one sender and one receiver. At most one of the queues is not empty, unless a
+/// message was taken back: then nothing matches any more, since nobody knows what belongs together.
 struct Channel {
   std::mutex mutex;
   std::deque<HalfMessage> sends;  // guarded by mutex
   std::deque<HalfMessage> recvs;  // guarded by mutex
+  bool broken = false;            // guarded by mutex
 };
 
 struct RankState {
@@ -117,7 +119,7 @@ std::shared_ptr<PostedGroup> Mailbox::post(int rank, const MessageGroup& group) 
     Channel& from = channel(recv.peer, rank);
     const std::lock_guard lock(from.mutex);
     const HalfMessage half{posted, {}, recv.bytes};
-    if (from.sends.empty()) {
+    if (from.sends.empty() || from.broken) {
       from.recvs.push_back(half);
     } else {
       deliver(from.sends.front(), half);
@@ -131,7 +133,7 @@ std::shared_ptr<PostedGroup> Mailbox::post(int rank, const MessageGroup& group) 
     Channel& to = channel(rank, send.peer);
     const std::lock_guard lock(to.mutex);
     const HalfMessage half{posted, send.bytes, {}};
-    if (to.recvs.empty()) {
+    if (to.recvs.empty() || to.broken) {
       to.sends.push_back(half);
     } else {
       deliver(half, to.recvs.front());
@@ -211,8 +213,8 @@ void Mailbox::withdraw(const std::shared_ptr<PostedGroup>& group) {
   const auto take_back = [&group](Channel& channel) {
     const std::lock_guard lock(channel.mutex);
     const auto ours = [&group](const HalfMessage& half) { return half.group == group; };
-    std::erase_if(channel.sends, ours);
-    std::erase_if(channel.recvs, ours);
+    const auto taken = std::erase_if(channel.sends, ours) + std::erase_if(channel.recvs, ours);
+    channel.broken = channel.broken || taken > 0;
   };
   for (const int peer : peers) {
     take_back(channel(group->rank, peer));

@@ -178,11 +178,14 @@ TEST_P(CollectivesTest, AgreeKeepsTheKindOfError) {
 
 TEST_P(CollectivesTest, WorkLongerThanTheDeadlineCanBeAgreedOnPatiently) {
   run([](Transport& transport) {
-    transport.set_timeout(Seconds(0.5));
+    if (transport.size() != 4) {
+      return;  // one size is enough for what takes its time
+    }
+    transport.set_timeout(Seconds(3));
     const int slow = transport.size() - 1;
     const auto work = [&transport, slow] {
       if (transport.rank() == slow) {
-        std::this_thread::sleep_for(Seconds(1));  // as long as reading a large file takes
+        std::this_thread::sleep_for(Seconds(4));  // as long as reading a large file takes
       }
     };
     EXPECT_NO_THROW(agree_patiently(transport, {"reading"}, work));

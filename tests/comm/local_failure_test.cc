@@ -55,6 +55,16 @@ TEST(LocalFailure, OnlyPeersThatAreStillPendingAreNamed) {
   sent->wait();
 }
 
+TEST(LocalFailure, WhatWasTakenBackIsNotReplacedByTheNextMessage) {
+  const auto ranks = make_local_transports(2, {.timeout = Seconds(0.02)});
+  Buffer buffer{};
+  auto first = ranks[1]->post({{"plan"}, {{0, buffer}}, {}});
+  const auto second = ranks[1]->post({{"dispatch"}, {{0, std::span(buffer).first(1)}}, {}});
+  first.reset();
+  EXPECT_PRED2(contains, error_of_receiving(*ranks[0], {1}, {"plan"}),
+               "no answer from rank 1 within 0.02 s in plan");
+}
+
 TEST(LocalFailure, AbortEndsTheWaitsOfAllOthersWithItsCause) {
   constexpr int kRanks = 4;
   const auto transports = make_local_transports(kRanks);

@@ -14,9 +14,9 @@ namespace {
 using namespace std::chrono_literals;
 
 /// Sends the process `signal`, waits for what it does, and ends with 3 if it did nothing.
-[[noreturn]] void send_and_outlive(int signal) {
+[[noreturn]] void send_and_outlive(int signal, std::chrono::milliseconds patience) {
   kill(getpid(), signal);
-  std::this_thread::sleep_for(300ms);
+  std::this_thread::sleep_for(patience);
   std::_Exit(3);
 }
 
@@ -25,7 +25,7 @@ TEST(StopSignalDeathTest, EndsTheProcessWhereNobodyCanStop) {
   EXPECT_EXIT(
       {
         const StopSignal stop;
-        send_and_outlive(SIGTERM);
+        send_and_outlive(SIGTERM, 60s);
       },
       testing::ExitedWithCode(128 + SIGTERM), "");
 }
@@ -36,7 +36,7 @@ TEST(StopSignalDeathTest, ChangesNothingOnceTheProcessHasItsExitCode) {
       {
         StopSignal stop;
         stop.settle();
-        send_and_outlive(SIGTERM);
+        send_and_outlive(SIGTERM, 300ms);
       },
       testing::ExitedWithCode(3), "");
 }
