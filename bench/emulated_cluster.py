@@ -11,6 +11,7 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EMULATE = str(ROOT / "cluster" / "emulate.sh")
 MIB = 2 ** 20
+WARM_UP = 4  # steps: a product of a new size is compiled when it is first met
 SEND = """
 import socket, sys, time
 for _ in range(100):
@@ -121,18 +122,18 @@ class TrainedRun:
         return plans
 
     def steps(self, count, settings):
-        """Records of so many steps, after one, on the cluster."""
+        """Records of so many steps on the cluster, after WARM_UP."""
         run = self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(self.checkpoint, run / "checkpoints" / self.checkpoint.name)
         shutil.copy(self.run / "config.toml", run / "config.toml")
-        settings = {"run.dir": run, "run.progress": "off", "train.steps": self.step + 1 + count, "valid.every": 0,
+        settings = {"run.dir": run, "run.progress": "off", "train.steps": self.step + WARM_UP + count, "valid.every": 0,
                     "data.valid": "", "checkpoint.every": 0, "parallel.threads": 1, "comm.inter": self.args.inter, **settings}
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         self.on_cluster("train", os.path.abspath(self.run / "config.toml"), "--resume", *words)
         with open(run / "metrics.jsonl", encoding="utf-8") as file:
             records = [record for record in map(json.loads, file) if "step_s" in record and record["step"] > self.step]
-        return records[1:]
+        return records[WARM_UP:]
 
     def row_bytes(self):
         return self.config["model"]["hidden_size"] * (2 if self.config["train"]["dtype"] == "bfloat16" else 4)

@@ -58,7 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     emulated_cluster.add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=4, help="timed steps a run, after one")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps a run")
     parser.add_argument("--chunks", type=int, default=4)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, emulated_cluster.cluster(args) as rate:

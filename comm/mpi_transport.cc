@@ -20,9 +20,10 @@ using std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 /// A thread that waits in vain polls without a pause this long (what is on its way comes at once),
-/// then yields between polls this long (ranks may share a core), then sleeps between polls.
+/// then yields between polls this long (ranks may share a core), then sleeps between polls, since
+/// those that yield still take time from those that compute.
 constexpr auto kSpinLimit = 50us;
-constexpr auto kYieldLimit = 100ms;
+constexpr auto kYieldLimit = 500us;
 constexpr auto kPollSleep = 20us;
 /// How often a rank looks for another's last words: while messages are in flight, and else.
 constexpr auto kFailurePoll = 1ms;
