@@ -188,6 +188,7 @@ class Crowd {
 void run(int agents, int seconds) {
   Crowd crowd(agents);
   fmt::print("{} agents\n", agents);
+  std::fflush(stdout);
   fmt::print("  registered               {:8.3f} s\n", crowd.register_all());
   fmt::print("  share of a core at 1 Hz  {:8.3f}\n", crowd.talk(seconds));
   fmt::print("  command of 64 KiB        {:8.3f} s\n", crowd.command(std::size_t{64} << 10));

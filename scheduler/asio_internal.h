@@ -1,7 +1,13 @@
 #pragma once
 // Boost.Asio as the coordinator and the agents use it. Not a public header.
 
-// Boost 1.74 uses std::exchange without including it.
+// Boost 1.74 uses std::exchange without including it, and does not know that clang has coroutines.
+#ifndef BOOST_ASIO_HAS_CO_AWAIT
+#define BOOST_ASIO_HAS_CO_AWAIT 1
+#endif
+#ifndef BOOST_ASIO_HAS_STD_COROUTINE
+#define BOOST_ASIO_HAS_STD_COROUTINE 1
+#endif
 // clang-format off
 #include <utility>
 #include <boost/asio.hpp>

@@ -145,7 +145,8 @@ class Coordinator::Server {
 
   /// Keys rise with time: the first stranger is the oldest.
   void make_room() {
-    while (strangers_.size() >= std::max<std::size_t>(1, options_.strangers)) {
+    const std::size_t limit = options_.strangers + static_cast<std::size_t>(state_.shape().ranks);
+    while (strangers_.size() >= limit) {
       const ConnectionPtr oldest = strangers_.begin()->second;
       oldest->session.end("too many connections that have not registered");
       settle(oldest);

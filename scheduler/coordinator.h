@@ -19,7 +19,8 @@ namespace cartesian {
 struct CoordinatorOptions {
   std::string address = "127.0.0.1";  ///< numeric; who listens to other hosts says so
   std::uint16_t port = 0;             ///< 0: any that is free
-  /// Connections that have not registered yet; one more takes the place of the oldest.
+  /// Connections that have not registered yet, beside one a rank, so that ranks that come all at
+  /// once do not turn each other out; one more takes the place of the oldest.
   std::size_t strangers = 256;
   SessionLimits session;
   JobLimits job;

@@ -211,7 +211,7 @@ TEST_F(CoordinatorTest, AgentsReturnToANewCoordinator) {
 
 TEST_F(CoordinatorTest, StrangersAndDuplicatesCostNobodyAnything) {
   CoordinatorOptions options;
-  options.strangers = 16;
+  options.strangers = 8;
   const auto coordinator = this->coordinator(options);
   start_agents(coordinator->port());
   await_health(*coordinator, RankHealth::alive, kRanks);
