@@ -10,6 +10,8 @@ set_property(TARGET tomlplusplus::tomlplusplus APPEND PROPERTY INTERFACE_COMPILE
   "-DTOML_ASSERT(expr)=static_cast<void>(0)")
 find_package(CLI11 CONFIG REQUIRED)
 find_package(dnnl CONFIG REQUIRED)
+find_package(Boost 1.74 CONFIG REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)

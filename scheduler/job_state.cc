@@ -1,0 +1,116 @@
+#include "scheduler/job_state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace cartesian {
+
+JobState::JobState(JobShape shape, const Clock& clock, const JobLimits& limits,
+                   std::uint64_t first_command)
+    : shape_(std::move(shape)),
+      clock_(clock),
+      limits_(limits),
+      ranks_(static_cast<std::size_t>(shape_.ranks)),
+      commands_(shape_.ranks, first_command),
+      window_(shape_) {}
+
+Admission JobState::admit(const Hello& hello, std::uint64_t connection) {
+  check(connection != 0, "connections are numbered from 1");
+  RankStatus& status = ranks_[static_cast<std::size_t>(hello.rank)];
+  const bool returns = status.registrations > 0 && status.instance == hello.instance;
+  if (status.connection != 0 && !returns) {
+    return {fmt::format("rank {} is registered by process {} on {} already", hello.rank, status.pid,
+                        status.host)};
+  }
+  const std::uint64_t replaced = status.connection;
+  status.connection = connection;
+  status.instance = hello.instance;
+  status.pid = hello.pid;
+  status.host = hello.host;
+  status.goodbye.reset();
+  status.cause.clear();
+  ++status.registrations;
+  status.heard = clock_.now();
+  return {"", replaced};
+}
+
+void JobState::disconnect(int rank, std::uint64_t connection, std::string_view cause) {
+  RankStatus& status = ranks_[static_cast<std::size_t>(rank)];
+  if (status.connection == connection) {
+    status.connection = 0;
+    status.cause = cause;
+  }
+}
+
+RankStatus& JobState::hear(int rank, std::int64_t step) {
+  RankStatus& status = ranks_[static_cast<std::size_t>(rank)];
+  status.heard = clock_.now();
+  status.step = std::max(status.step, step);
+  step_ = std::max(step_, step);
+  return status;
+}
+
+void JobState::heartbeat(int rank, const Heartbeat& heartbeat) { hear(rank, heartbeat.step); }
+
+std::string JobState::report(int rank, StepReport report) {
+  std::string wrong = mismatch(report, shape_);
+  if (wrong.empty()) {
+    window_.add(rank, report);
+    hear(rank, report.step).latest = std::move(report);
+  }
+  return wrong;
+}
+
+void JobState::goodbye(int rank, const Goodbye& goodbye) { hear(rank, -1).goodbye = goodbye; }
+
+RankHealth JobState::health(int rank) const {
+  const RankStatus& status = this->rank(rank);
+  const Seconds silence = clock_.now() - status.heard;
+  if (status.goodbye) {
+    return RankHealth::finished;
+  }
+  if (status.registrations == 0) {
+    return RankHealth::absent;
+  }
+  if (silence > limits_.dead) {
+    return RankHealth::dead;
+  }
+  if (status.connection == 0) {
+    return RankHealth::lost;
+  }
+  return silence > limits_.late ? RankHealth::late : RankHealth::alive;
+}
+
+std::vector<int> JobState::in_health(RankHealth wanted) const {
+  std::vector<int> found;
+  for (int rank = 0; rank < shape_.ranks; ++rank) {
+    if (health(rank) == wanted) {
+      found.push_back(rank);
+    }
+  }
+  return found;
+}
+
+std::vector<int> JobState::silent(Seconds limit) const {
+  std::vector<int> found;
+  for (int rank = 0; rank < shape_.ranks; ++rank) {
+    const RankStatus& status = this->rank(rank);
+    if (status.registrations > 0 && !status.goodbye && clock_.now() - status.heard > limit) {
+      found.push_back(rank);
+    }
+  }
+  return found;
+}
+
+const Command& JobState::command(std::string kind, std::string payload) {
+  const std::int64_t at_step = std::max<std::int64_t>(step_, 0) + limits_.margin;
+  return commands_.add(std::move(kind), std::move(payload), at_step, clock_.now());
+}
+
+ReportWindow JobState::take_window() { return std::exchange(window_, ReportWindow(shape_)); }
+
+}  // namespace cartesian

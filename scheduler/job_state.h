@@ -1,0 +1,97 @@
+#pragma once
+// JobState: what the coordinator knows of its job. It has no connections and no threads; time comes
+// from a Clock.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "scheduler/command_log.h"
+#include "scheduler/control_messages.h"
+#include "scheduler/report_window.h"
+#include "scheduler/step_report.h"
+
+namespace cartesian {
+
+/// absent: never seen. late: connected, but silent. lost: its connection broke a moment ago.
+/// dead: silent or lost for too long. finished: said goodbye.
+enum class RankHealth : std::uint8_t { absent, alive, late, lost, dead, finished };
+
+struct JobLimits {
+  Seconds late{5};   ///< of silence
+  Seconds dead{30};  ///< of silence, or without a connection
+  int margin = 3;    ///< steps from the highest that is known to the one of a command
+};
+
+struct RankStatus {
+  std::uint64_t connection = 0;  ///< 0: none
+  std::uint64_t instance = 0;
+  std::int64_t pid = 0;
+  std::string host;
+  int registrations = 0;
+  Seconds heard{};                   ///< when its last message came
+  std::int64_t step = -1;            ///< the highest that it told
+  std::optional<StepReport> latest;  ///< its last report
+  std::optional<Goodbye> goodbye;
+  std::string cause;  ///< why its connection ended, if it did
+};
+
+/// Whether a rank may register, and which connection it takes the place of.
+struct Admission {
+  std::string refusal;  ///< empty: it may
+  std::uint64_t replaced = 0;
+};
+
+/// Not thread-safe. REQUIRES everywhere: 0 <= rank < shape.ranks.
+class JobState {
+ public:
+  /// `clock` must outlive it. For `first_command` see CommandLog.
+  JobState(JobShape shape, const Clock& clock, const JobLimits& limits,
+           std::uint64_t first_command);
+
+  /// A rank with the right secret came by `connection`, which is not 0. Another process for a rank
+  /// that has a connection is refused; the same process takes its old connection's place.
+  Admission admit(const Hello& hello, std::uint64_t connection);
+  /// The connection ended; ignored if it is not the rank's present one.
+  void disconnect(int rank, std::uint64_t connection, std::string_view cause);
+  void heartbeat(int rank, const Heartbeat& heartbeat);
+  /// Returns what is wrong with it, and then ignores it; empty if nothing is.
+  std::string report(int rank, StepReport report);
+  void goodbye(int rank, const Goodbye& goodbye);
+  void acknowledge(int rank, const Ack& ack) { commands_.acknowledge(rank, ack, clock_.now()); }
+
+  const JobShape& shape() const { return shape_; }
+  const RankStatus& rank(int rank) const { return ranks_[static_cast<std::size_t>(rank)]; }
+  RankHealth health(int rank) const;
+  /// Ranks in this state, ascending.
+  std::vector<int> in_health(RankHealth health) const;
+  /// Ranks that have registered, have not said goodbye and were not heard for longer than `limit`.
+  std::vector<int> silent(Seconds limit) const;
+  /// The highest step that any rank told, or -1.
+  std::int64_t step() const { return step_; }
+
+  /// A command for all ranks, before the step that is limits.margin above the highest known. It
+  /// must then be sent to every connection. Throws ConfigError if it is too long. Good until the
+  /// next.
+  const Command& command(std::string kind, std::string payload);
+  const CommandLog& commands() const { return commands_; }
+
+  /// The sums since the last take_window().
+  const ReportWindow& window() const { return window_; }
+  ReportWindow take_window();
+
+ private:
+  RankStatus& hear(int rank, std::int64_t step);
+
+  JobShape shape_;
+  const Clock& clock_;
+  JobLimits limits_;
+  std::vector<RankStatus> ranks_;
+  std::int64_t step_ = -1;
+  CommandLog commands_;
+  ReportWindow window_;
+};
+
+}  // namespace cartesian
