@@ -8,8 +8,7 @@ usage: bash cluster/install.sh [build] [tests] [corpora] [browser]
 
 Installs what is missing of the named sets of packages (the first three if none is named):
   build    compilers, libraries, Open MPI and UCX: what building and running `cartesian` needs
-  tests    GoogleTest, Google Benchmark, METIS, clang-tidy, clang-format, git, Python, iproute2 and Slurm, whose daemons
-           only a test starts, on ports and with files of its own
+  tests    GoogleTest, Google Benchmark, METIS, clang-tidy, clang-format, git, Python, iproute2 and Slurm
   corpora  Python and what reads the public-domain texts of cluster/corpora.sh
   browser  Chromium, in which a test opens the report's page; that test is skipped without it
 Needs root or sudo only if something is missing. Made for Debian 12 and Ubuntu 24.04.

@@ -186,7 +186,8 @@ survey_hosts() {
   mapfile -t lines < <(sed 's/#.*//' "$all_hosts" | grep '[^[:space:]]')
   for line in "${lines[@]}"; do
     echo "$line" >"$notes/host.$index"
-    timeout 30 mpirun --quiet --hostfile "$notes/host.$index" -np 1 nproc >"$notes/host.$index.cores" 2>/dev/null </dev/null &
+    timeout 30 mpirun --quiet --hostfile "$notes/host.$index" -np 1 nproc \
+      >"$notes/host.$index.cores" 2>/dev/null </dev/null &
     index=$((index + 1))
   done
   wait
@@ -202,7 +203,10 @@ survey_hosts() {
   hosts=$notes/hosts
   ranks=$((slots < wanted ? slots : wanted))
   [ ${#gone[@]} -eq 0 ] || say "no answer from ${gone[*]}"
-  [ "$ranks" -ge "$min_ranks" ] || { say "giving up: slots for $slots ranks are left, and --min-ranks is $min_ranks"; exit "$code"; }
+  if [ "$ranks" -lt "$min_ranks" ]; then
+    say "giving up: slots for $slots ranks are left, and --min-ranks is $min_ranks"
+    exit "$code"
+  fi
 }
 
 # Decides about another start after a failure; ends the script if there is none.
@@ -256,7 +260,7 @@ min_ranks=${min_ranks:-$ranks}
 [[ $max_restarts =~ ^[0-9]+$ ]] || misused "--max-restarts $max_restarts: must be a number"
 [[ $min_ranks =~ ^[1-9][0-9]*$ ]] || misused "--min-ranks $min_ranks: must be a positive number"
 [ "$min_ranks" -le "$ranks" ] || misused "--min-ranks $min_ranks: more than the $ranks ranks of -n"
-[ "$min_ranks" -eq "$ranks" ] || [ -n "$all_hosts" ] || misused "--min-ranks needs --hosts: one machine has slots for any number"
+[ "$min_ranks" -eq "$ranks" ] || [ -n "$all_hosts" ] || misused "--min-ranks needs --hosts: one machine has slots for all"
 [ -z "$all_hosts" ] || [ -r "$all_hosts" ] || fail "--hosts $all_hosts cannot be read"
 [ -n "$program" ] || program=$(bash "$here/mpirun.sh" --which)
 [ -x "$(command -v "$program")" ] || fail "$program is not a program"

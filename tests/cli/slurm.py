@@ -1,4 +1,5 @@
-"""A private Slurm on this machine: its own munged, slurmctld and slurmd, on free ports, with all files in one folder."""
+"""A private Slurm: its own munged, slurmctld and slurmds, on ports of its own, with all files in one folder; on this machine,
+or on the nodes of an emulated cluster (cluster/emulate.sh)."""
 
 import functools
 import os
@@ -13,16 +14,17 @@ SEARCH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 CONFIGURATION = """
 ClusterName=cartesian-test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={hosts[0]}({addresses[0]})
 SlurmctldPort={controller_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
+TmpFS={folder}/tmp-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -35,8 +37,14 @@ MpiDefault=pmix
 SwitchType=switch/none
 KillWait=30
 MinJobAge=600
-NodeName={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 State=UNKNOWN
-PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+NODE = "NodeName={host} NodeAddr={address} Port={port} CPUs=4 State=UNKNOWN\n"
+
+# Enters node $1 of cluster $0. Unlike `emulate.sh enter` it leaves /sys as it is, where slurmd looks for control groups.
+ENTER = """
+exec nsenter --net=/run/netns/$0-$1 unshare --uts --ipc --mount sh -c '
+  hostname "$1"; mount --bind "/run/$0-emulated/hosts" /etc/hosts; shift; exec "$@"' "$0" "$@"
 """
 
 
@@ -60,40 +68,57 @@ def free_ports(count):
 
 
 class Cluster:
-    """Daemons that run until stop(), which the owner calls whatever happens. They and their jobs inherit `environment`."""
+    """Daemons that run until stop(), which the owner calls whatever happens. They and their jobs inherit `environment`.
 
-    def __init__(self, folder, environment):
+    `emulated`: the name of an emulated cluster that is up, and how many nodes it has; slurmctld runs on the first."""
+
+    def __init__(self, folder, environment, emulated=None):
         self.folder = pathlib.Path(folder)
         self.daemons = []
-        for name in ("state", "spool"):
-            (self.folder / name).mkdir()
-        self.folder.chmod(0o755)  # munged wants it so, and its key so
+        self.emulated = emulated and emulated[0]
+        if emulated:
+            self.hosts = [f"node{index}" for index in range(emulated[1])]
+            lines = pathlib.Path(f"/run/{self.emulated}-emulated/hosts").read_text().splitlines()
+            listed = dict(reversed(line.split()) for line in lines)
+            addresses = [listed[host] for host in self.hosts]
+        else:
+            self.hosts, addresses = [socket.gethostname().split(".")[0]], ["127.0.0.1"]
+        for host in self.hosts:
+            (self.folder / f"spool-{host}").mkdir()
+            (self.folder / f"tmp-{host}").mkdir()
+        (self.folder / "state").mkdir()
+        self.folder.chmod(0o755)  # munged refuses to work in one that all may write to
         key = self.folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(128))
-        host = socket.gethostname().split(".")[0]
         controller_port, node_port = free_ports(2)
         configuration = self.folder / "slurm.conf"
-        configuration.write_text(CONFIGURATION.format(folder=self.folder, host=host, controller_port=controller_port,
-                                                      node_port=node_port))
+        nodes = [NODE.format(host=host, address=address, port=node_port) for host, address in zip(self.hosts, addresses)]
+        configuration.write_text("".join(nodes) + CONFIGURATION.format(
+            folder=self.folder, hosts=self.hosts, addresses=addresses, controller_port=controller_port))
         self.environment = dict(environment, SLURM_CONF=str(configuration), PATH=SEARCH)
-        self.host = host
 
     def start(self):
         folder = self.folder
-        self._start("munged", "--force", "--foreground", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket",
-                    f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed")
+        self._start(0, "munged", "--force", "--foreground", f"--key-file={folder}/munge.key",
+                    f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
+                    f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed")
         self._wait(lambda: (folder / "munge.socket").exists())
-        self._start("slurmctld", "-D", "-i")
+        self._start(0, "slurmctld", "-D", "-i")
         self._wait(lambda: "UP" in self.run("scontrol", "ping", check=False))
-        self._start("slurmd", "-D", "-N", self.host)
-        self._wait(lambda: "State=IDLE" in self.run("scontrol", "show", "node", self.host, check=False))
+        for index, host in enumerate(self.hosts):
+            self._start(index, "slurmd", "-D", "-N", host)
+        self._wait(lambda: self.run("scontrol", "show", "node", check=False).count("State=IDLE ") == len(self.hosts))
 
-    def _start(self, program, *options):
-        log = open(self.folder / f"{program}.out", "wb")
-        self.daemons.append(subprocess.Popen([shutil.which(program, path=SEARCH), *options], stdin=subprocess.DEVNULL,
-                                             stdout=log, stderr=log, env=self.environment, cwd=self.folder))
-        log.close()
+    def _on(self, index, words):
+        """The command that runs `words` on a node."""
+        return ["sh", "-c", ENTER, self.emulated, self.hosts[index], *words] if self.emulated else words
+
+    def _start(self, index, program, *options):
+        command = self._on(index, [shutil.which(program, path=SEARCH), *options])
+        with open(self.folder / f"{program}-{index}.out", "wb") as log:
+            self.daemons.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                 env=self.environment, cwd=self.folder))
 
     def _wait(self, condition, limit=60):
         deadline = time.monotonic() + limit
@@ -106,11 +131,10 @@ class Cluster:
         return "\n".join(f"-- {path.name}\n{path.read_text(errors='replace')[-4000:]}"
                          for path in sorted(self.folder.glob("*.out")))
 
-    def run(self, *words, check=True, **more):
-        """Runs one of Slurm's commands, or a program that uses them; returns its standard output."""
-        words = [str(word) for word in words]
-        environment = dict(self.environment, **more)
-        result = subprocess.run(words, env=environment, cwd=self.folder, capture_output=True, text=True, check=False)
+    def run(self, *words, check=True):
+        """Runs one of Slurm's commands; returns its standard output."""
+        words = self._on(0, [str(word) for word in words])
+        result = subprocess.run(words, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False)
         if check and result.returncode != 0:
             raise AssertionError(f"{' '.join(words)}: {result.stderr}\n{self.logs()}")
         return result.stdout

@@ -1,12 +1,17 @@
 """cluster/slurm/train.sbatch on a real Slurm: a job trains as under mpirun, is cancelled, and goes on after its time limit."""
 
+import hashlib
+import json
 import os
 import pathlib
 import re
+import shutil
+import signal
 import subprocess
 import unittest
 import uuid
 
+import namespaces
 import slurm
 from harness import CliTest
 from job import MARK, PROGRAM, marked_processes, wait_until
@@ -24,7 +29,7 @@ class Usage(unittest.TestCase):
         return subprocess.run(["bash", SCRIPT, *words], env=environment, capture_output=True, text=True, check=False)
 
     def test_help_has_examples(self):
-        self.assertRegex(self.script("--help").stdout, r"(?s)usage: .*Examples: sbatch ")
+        self.assertRegex(self.script("--help").stdout, r"(?s)usage: .*Examples:\n  sbatch ")
 
     def test_what_cannot_work(self):
         self.assertEqual(self.script().returncode, 2)
@@ -33,8 +38,9 @@ class Usage(unittest.TestCase):
         self.assertEqual(result.stderr, "train.sbatch: this is for sbatch: sbatch cluster/slurm/train.sbatch CONFIG\n")
 
 
-@unittest.skipIf(slurm.missing(), f"needs root and Slurm: {slurm.missing()}")
-class SlurmJobs(CliTest):
+class SlurmTest(CliTest):
+    EMULATED = None  # for Cluster
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -42,7 +48,7 @@ class SlurmJobs(CliTest):
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "OMPI_"))}
         environment.update({MARK: cls.mark, "CARTESIAN_PROGRAM": PROGRAM})
         environment.pop("OMP_NUM_THREADS", None)
-        cls.slurm = slurm.Cluster(cls.new_folder("slurm-"), environment)
+        cls.slurm = slurm.Cluster(cls.new_folder("slurm-"), environment, cls.EMULATED)
         cls.addClassCleanup(cls.assert_nothing_is_left)
         cls.addClassCleanup(cls.slurm.stop)
         cls.slurm.start()
@@ -74,26 +80,47 @@ class SlurmJobs(CliTest):
         job = self.slurm.job(number)
         return job["JobState"], job["ExitCode"]
 
+    def ranks(self):
+        """Process ids of the ranks that run."""
+        found = []
+        for process in marked_processes(self.mark):
+            try:
+                found += [process] if os.readlink(f"/proc/{process}/exe") == os.path.realpath(PROGRAM) else []
+            except OSError:
+                continue  # it has ended
+        return found
+
     def assert_no_rank_is_left(self):
-        program = os.path.realpath(PROGRAM)
+        self.assertTrue(wait_until(lambda: not self.ranks(), limit=60, required=False), self.ranks())
 
-        def ranks():
-            found = []
-            for process in marked_processes(self.mark):
-                try:
-                    found += [process] if os.readlink(f"/proc/{process}/exe") == program else []
-                except OSError:
-                    continue  # it has ended
-            return found
+    def environment(self, run):
+        return json.loads((run.path / "environment.jsonl").read_text().splitlines()[-1])
 
-        self.assertTrue(wait_until(lambda: not ranks(), limit=60, required=False), ranks())
+    def start_long(self, *options, ranks=2):
+        """A job that goes on until something ends it, once it has begun; its number and its run."""
+        config, run = self.config(train__steps=LONG, **CHANGES)
+        number = self.submit(config, *options, ranks=ranks)
+        self.wait_for(number, lambda job: run.lines() >= 3 or job["JobState"] not in ("PENDING", "RUNNING"))
+        return number, run
 
-    def assert_as_under_mpirun(self, run, steps):
-        config, whole = self.config(train__steps=steps, **CHANGES)
+    def cancel(self, number, run):
+        """Slurm gives the ranks time for a checkpoint."""
+        self.slurm.run("scancel", number)
+        self.assertEqual(self.end(number)[0], "CANCELLED", self.output(number))
+        self.assert_no_rank_is_left()
+        self.assertEqual(run.checkpoints(), run.steps()[-1:], self.output(number))
+        self.assertEqual(self.slurm.job(number)["Restarts"], "0")
+
+    def assert_as_under_mpirun(self, run, steps, **more):
+        self.assertEqual(self.environment(run)["ranks"], 2)
+        config, whole = self.config(train__steps=steps, **CHANGES, **more)
         self.run_program("train", config, ranks=2)
         self.assertEqual(run.losses(), whole.losses())
         self.assert_same_tensors(run.checkpoint(steps), whole.checkpoint(steps))
 
+
+@unittest.skipIf(slurm.missing(), f"needs root and Slurm: {slurm.missing()}")
+class SlurmJobs(SlurmTest):
     def test_trains_as_under_mpirun(self):
         config, run = self.config(train__steps=8, **CHANGES)
         number = self.submit(config, "--cpus-per-task", "2")
@@ -113,14 +140,29 @@ class SlurmJobs(CliTest):
         self.assertEqual(self.slurm.job(number)["Restarts"], "0")
 
     def test_scancel(self):
-        config, run = self.config(train__steps=LONG, **CHANGES)
-        number = self.submit(config)
-        self.wait_for(number, lambda job: run.lines() >= 3 or job["JobState"] in ("FAILED", "COMPLETED"))
-        self.slurm.run("scancel", number)
-        self.assertEqual(self.end(number)[0], "CANCELLED", self.output(number))
+        self.cancel(*self.start_long())
+
+    def test_a_killed_rank(self):
+        number, run = self.start_long()
+        os.kill(self.ranks()[1], signal.SIGKILL)
+        self.assertEqual(self.end(number)[0], "FAILED", self.output(number))
         self.assert_no_rank_is_left()
-        self.assertEqual(run.checkpoints(), run.steps()[-1:], self.output(number))
+        self.assertEqual(run.temporary(), [])
         self.assertEqual(self.slurm.job(number)["Restarts"], "0")
+
+    def test_without_pmix(self):
+        """mpirun takes srun's place; a job that was asked to stop by USR1 is queued again."""
+        srun = self.new_folder("path-") / "srun"
+        srun.write_text(f'#!/bin/sh\n[ "$1" != --mpi=list ] || exec echo none\nexec {shutil.which("srun")} "$@"\n')
+        srun.chmod(0o755)
+        number, run = self.start_long(f"--export=ALL,PATH={srun.parent}:{self.slurm.environment['PATH']}")
+        self.assertEqual(self.environment(run)["ranks"], 2)
+        self.slurm.run("scancel", "--signal=USR1", "--batch", number)
+        self.wait_for(number, lambda job: job["Restarts"] == "1" and job["JobState"] == "PENDING")
+        self.assertEqual(run.checkpoints(), run.steps()[-1:])
+        self.slurm.run("scancel", number)
+        self.assertEqual(self.end(number)[0], "CANCELLED")
+        self.assert_no_rank_is_left()
 
     def test_time_limit(self):
         """Slurm looks at time limits every half minute, and sends the signal up to a minute early."""
@@ -137,6 +179,37 @@ class SlurmJobs(CliTest):
         self.assertEqual(self.end(number), ("COMPLETED", "0:0"), self.output(number))
         self.assertRegex(self.output(number), rf"start 2, on 2 ranks(?s:.*)resumed from .*step-0*{stop}\b")
         self.assert_as_under_mpirun(run, end)
+
+
+@unittest.skipIf(slurm.missing() or namespaces.missing(),
+                 f"needs root, Slurm and network namespaces: {slurm.missing() or namespaces.missing()}")
+class EmulatedSlurm(SlurmTest):
+    """Two nodes, each with a slurmd and a network of its own."""
+
+    NAME = "cartesian-slurm" + hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+    EMULATED = (os.environ.get("CARTESIAN_CLUSTER", NAME), 2)
+
+    @classmethod
+    def emulate(cls, *words):
+        subprocess.run(["bash", ROOT / "cluster" / "emulate.sh", *words], check=True, stdout=subprocess.DEVNULL,
+                       env=dict(os.environ, CARTESIAN_CLUSTER=cls.EMULATED[0]))
+
+    @classmethod
+    def setUpClass(cls):
+        cls.addClassCleanup(cls.emulate, "down")
+        cls.emulate("up", "2")
+        super().setUpClass()
+
+    def test_trains_on_two_nodes_as_under_mpirun(self):
+        config, run = self.config(train__steps=8, **CHANGES)
+        number = self.submit(config, "--nodes", "2", "--ntasks-per-node", "1")
+        self.assertEqual(self.end(number), ("COMPLETED", "0:0"), self.output(number))
+        self.assertEqual([host["host"] for host in self.environment(run)["hosts"]], ["node0", "node1"])
+        self.assertEqual(self.environment(run)["node_sizes"], [1, 1])
+        self.assert_as_under_mpirun(run, 8, parallel__node_sizes=[1, 1])
+
+    def test_scancel_on_two_nodes(self):
+        self.cancel(*self.start_long("--nodes", "2", "--ntasks-per-node", "2", ranks=4))
 
 
 if __name__ == "__main__":
