@@ -4,6 +4,7 @@ or on the nodes of an emulated cluster (cluster/emulate.sh)."""
 import functools
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -108,7 +109,12 @@ class Cluster:
         self._wait(lambda: "UP" in self.run("scontrol", "ping", check=False))
         for index, host in enumerate(self.hosts):
             self._start(index, "slurmd", "-D", "-N", host)
-        self._wait(lambda: self.run("scontrol", "show", "node", check=False).count("State=IDLE ") == len(self.hosts))
+        self._wait(self.idle)
+
+    def idle(self):
+        """No node runs a job or still clears one away."""
+        states = re.findall(r"State=(\S+)", self.run("scontrol", "show", "node", check=False))
+        return states == ["IDLE"] * len(self.hosts)
 
     def _on(self, index, words):
         """The command that runs `words` on a node."""

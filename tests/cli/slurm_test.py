@@ -172,11 +172,13 @@ class SlurmJobs(SlurmTest):
         self.assertIn("train.sbatch: stopped with a checkpoint; queued again", self.output(number))
         stop = run.steps()[-1]
         self.assertEqual(run.checkpoints(), [stop])
+        # Slurm lets the job wait for two minutes, in which the first start is cleared away. The test waits for just that.
+        self.assertTrue(wait_until(self.slurm.idle, limit=60, required=False), self.slurm.logs())
         self.assert_no_rank_is_left()
         end = stop + 20
         config.write_text(re.sub(r"(?m)^steps = .*", f"steps = {end}", config.read_text()))
         self.slurm.run("scontrol", "update", f"JobId={number}", "TimeLimit=60", "StartTime=now")
-        self.assertEqual(self.end(number), ("COMPLETED", "0:0"), self.output(number))
+        self.assertEqual(self.end(number), ("COMPLETED", "0:0"), self.output(number) + self.slurm.logs())
         self.assertRegex(self.output(number), rf"start 2, on 2 ranks(?s:.*)resumed from .*step-0*{stop}\b")
         self.assert_as_under_mpirun(run, end)
 
