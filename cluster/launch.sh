@@ -146,7 +146,7 @@ start() {
 # Turns the ranks' notes into the exit code of the job, in $code, and what happened, in $ending. The first rank that failed is
 # the cause; what mpirun then does to the others is not.
 judge() {
-  local note value rank started=0 ended=0 zero=0 asked=0 first= alike=1
+  local note value rank signal started=0 ended=0 zero=0 asked=0 first= alike=1
   for note in $(ls -tr "$notes" | grep '\.code$'); do
     value=$(cat "$notes/$note") rank=${note%.code}
     ended=$((ended + 1))
@@ -157,7 +157,10 @@ judge() {
         [ "$value" = "${first:-$value}" ] || alike=
         if [ -z "$first" ]; then
           first=$value ending="rank $rank ended with exit code $value"
-          [ "$value" -le 128 ] || ending="rank $rank was ended by signal $((value - 128)) ($(kill -l $((value - 128))))"
+          # Open MPI ends ranks that have lost mpirun with codes beyond all signals.
+          if [ "$value" -gt 128 ] && signal=$(kill -l $((value - 128)) 2>/dev/null); then
+            ending="rank $rank was ended by signal $((value - 128)) ($signal)"
+          fi
         fi ;;
     esac
   done

@@ -6,7 +6,7 @@ import signal
 import unittest
 
 from harness import CliTest
-from job import PROGRAM, STOPPED, program_processes, wait_until
+from job import PROGRAM, STOPPED, marked_processes, program_processes, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "cluster" / "launch.sh"
@@ -74,6 +74,18 @@ class Restarts(LaunchTest):
         self.assertEqual(run.losses(), whole.losses())
         self.assert_same_tensors(run.checkpoint(600), whole.checkpoint(600))
         self.assertEqual(run.temporary(), [])
+
+    def test_mpirun_itself_is_killed(self):
+        """The next start waits until the ranks have let go of the run."""
+        config, run = self.config(**dict(self.CHANGES, train__steps=400))
+        job = self.start_launch(config)
+        self.wait_for_lines(job, run, 5)
+        for process in marked_processes(job.mark):
+            if pathlib.Path(f"/proc/{process}/comm").read_text().strip() in ("mpirun", "orterun"):
+                os.kill(process, signal.SIGKILL)
+        result = self.ended(job, 0)
+        self.assertEqual(sum(": restart " in line for line in self.said(result)), 1, result)
+        self.assertEqual(run.steps(), list(range(1, 401)))
 
     def test_max_restarts(self):
         config, run = self.config(**dict(self.CHANGES, train__steps=LONG))
