@@ -8,7 +8,7 @@ usage: bash cluster/install.sh [build] [tests] [corpora] [browser]
 
 Installs what is missing of the named sets of packages (the first three if none is named):
   build    compilers, libraries, Open MPI and UCX: what building and running `cartesian` needs
-  tests    GoogleTest, Google Benchmark, METIS, clang-tidy, clang-format, git, Python and iproute2
+  tests    GoogleTest, Google Benchmark, METIS, clang-tidy, clang-format, git, Python, iproute2 and Slurm
   corpora  Python and what reads the public-domain texts of cluster/corpora.sh
   browser  Chromium, in which a test opens the report's page; that test is skipped without it
 Needs root or sudo only if something is missing. Made for Debian 12 and Ubuntu 24.04.
@@ -21,6 +21,7 @@ build_packages=(g++ cmake ninja-build 'pkgconf|pkg-config' openmpi-bin libopenmp
   ocl-icd-opencl-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libxxhash-dev
   libsentencepiece-dev libboost-dev libssl-dev)
 tests_packages=(libgtest-dev libbenchmark-dev libmetis-dev python3 python3-venv git iproute2
+  slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge 'libpmix2|libpmix2t64'
   'clang-tidy-16|clang-tidy-17|clang-tidy-18' 'clang-format-16|clang-format-17|clang-format-18')
 corpora_packages=(python3 'libreadline8|libreadline8t64')
 # Ubuntu's chromium packages only fetch a snap, which containers cannot run: there it is Chrome, if its archive was added.

@@ -10,6 +10,7 @@ usage: cluster/mpirun.sh [-n N] [--hosts FILE] [--program PATH] [-- ] SUBCOMMAND
   --hosts FILE    an Open MPI host file ("host slots=8", one a line); every host must see the same paths
   --program PATH  the executable (default: the newest of build/release and build/quickstart)
   --cores         print how many cores this machine offers, and end
+  --which         print the executable that is the default, and end
 Example: cluster/mpirun.sh -n 4 -- train configs/quickstart.toml --set train.steps=100
 OMP_NUM_THREADS, threads per rank, is set to cores / ranks unless you set it. The exit code is the job's.
 TXT
@@ -43,6 +44,7 @@ while [ $# -gt 0 ]; do
     --hosts) hosts=${2:?--hosts needs a file}; shift 2 ;;
     --program) program=${2:?--program needs a path}; shift 2 ;;
     --cores) cores; exit 0 ;;
+    --which) find_program; exit 0 ;;
     -h | --help) usage; exit 0 ;;
     --) shift; break ;;
     -*) usage >&2; exit 2 ;;

@@ -15,6 +15,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "cli"))
 import namespaces  # noqa: E402
+import slurm  # noqa: E402
 
 CTEST = re.compile(r"^\s*\d+/\d+ Test\s+#\d+: (\S+) \.*\s*\*\*\*(Skipped|Not Run)", re.MULTILINE)
 GTEST = re.compile(r"^\[  SKIPPED \] ([\w/.]+) \(", re.MULTILINE)
@@ -36,7 +37,8 @@ def conditions():
     return {"no-gpu": not list(pathlib.Path("/dev").glob("nvidia[0-9]*")),
             "no-torch": (build / "python-env.unavailable").exists(),
             "no-browser": not any(map(shutil.which, browsers)),
-            "no-namespaces": bool(namespaces.missing())}
+            "no-namespaces": bool(namespaces.missing()),
+            "no-slurm": bool(slurm.missing())}
 
 
 def read_allowlist(path):
