@@ -8,6 +8,7 @@ count a case that skips itself as passed, so ctest alone does not know of it.
 """
 
 import fnmatch
+import os
 import pathlib
 import re
 import shutil
@@ -38,7 +39,8 @@ def conditions():
             "no-torch": (build / "python-env.unavailable").exists(),
             "no-browser": not any(map(shutil.which, browsers)),
             "no-namespaces": bool(namespaces.missing()),
-            "no-slurm": bool(slurm.missing())}
+            "no-slurm": bool(slurm.missing()),
+            "not-full": not os.environ.get("CARTESIAN_FULL")}
 
 
 def read_allowlist(path):

@@ -18,6 +18,7 @@ from job import MARK, PROGRAM, marked_processes, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "cluster" / "slurm" / "train.sbatch"
+FULL = bool(os.environ.get("CARTESIAN_FULL"))
 LONG = 100000  # steps: more than any test waits for
 # The same learning rate at every step, however many there are.
 CHANGES = dict(valid__every=0, train__learning_rate=1e-3, train__warmup_steps=0)
@@ -142,6 +143,10 @@ class SlurmJobs(SlurmTest):
     def test_scancel(self):
         self.cancel(*self.start_long())
 
+
+@unittest.skipIf(slurm.missing(), f"needs root and Slurm: {slurm.missing()}")
+@unittest.skipUnless(FULL, "takes minutes: only with tests/run.sh --full")
+class SlowSlurmJobs(SlurmTest):
     def test_a_killed_rank(self):
         number, run = self.start_long()
         os.kill(self.ranks()[1], signal.SIGKILL)
@@ -185,6 +190,7 @@ class SlurmJobs(SlurmTest):
 
 @unittest.skipIf(slurm.missing() or namespaces.missing(),
                  f"needs root, Slurm and network namespaces: {slurm.missing() or namespaces.missing()}")
+@unittest.skipUnless(FULL, "takes minutes: only with tests/run.sh --full")
 class EmulatedSlurm(SlurmTest):
     """Two nodes, each with a slurmd and a network of its own."""
 
