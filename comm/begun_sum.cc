@@ -60,21 +60,34 @@ void BegunSum::post_next() {
   }
   switch (stage_) {
     case Stage::pieces:
-      request_ = transport_.post(pieces_to_holders());
+      post(pieces_to_holders());
       break;
     case Stage::cells:
-      request_ = transport_.post(cells_to_holders());
+      post(cells_to_holders());
       break;
     case Stage::cells_back:
-      request_ = transport_.post(shares_.bounds.empty() ? cells_to_all() : cells_to_owners());
+      post(shares_.bounds.empty() ? cells_to_all() : cells_to_owners());
       break;
     case Stage::pieces_back:
-      request_ = transport_.post(pieces_to_members());
+      post(pieces_to_members());
       break;
     default:
       request_.reset();
       received_ = {};
   }
+}
+
+void BegunSum::post(MessageGroup group) {
+  static constexpr std::byte kHere{1};
+  presence_.resize(cells_.members());
+  for (std::size_t member = 0; member < cells_.members(); ++member) {
+    if (member != me_) {
+      const int rank = shares_.team.ranks[member];
+      group.sends.push_back({rank, {&kHere, 1}});
+      group.recvs.push_back({rank, std::span(presence_).subspan(member, 1)});
+    }
+  }
+  request_ = transport_.post(std::move(group));
 }
 
 void BegunSum::advance(const Context& context) {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "comm/buffer_pool.h"
 #include "comm/collectives.h"
@@ -15,7 +16,8 @@ namespace cartesian {
 /// order: the same bits on every rank and in every run. Takes memory for what others send from
 /// `buffers`, which must outlive it: less than the array's where nodes have equally many members.
 /// Collective over the team, every part: members do the same parts of the same sums in the same
-/// order.
+/// order. In every part each member has a byte from every other, so that a wait names a lost one
+/// itself, and not somebody who waits for it.
 class BegunSum {
  public:
   /// An all-reduce; with shares.bounds a reduce-scatter: a member is sent the sum of its share, and
@@ -40,6 +42,7 @@ class BegunSum {
   MessageGroup cells_to_all() const;
   MessageGroup cells_to_owners() const;
   MessageGroup pieces_to_members() const;
+  void post(MessageGroup group);
   /// Of received versions, which lie in the buffer one after the other, and mine.
   void sum_pieces(const Context& context) const;
   void sum_cells(const Context& context) const;
@@ -61,6 +64,7 @@ class BegunSum {
   std::vector<std::size_t> held_;
   Stage stage_ = Stage::done;
   BufferPool::Lease received_;
+  std::vector<std::byte> presence_;   ///< [members]
   std::unique_ptr<Request> request_;  // last, so that it ends before the buffer goes back
 };
 
