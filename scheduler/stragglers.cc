@@ -47,17 +47,17 @@ struct LinkWaits {
   double without = 0;
 };
 
-LinkWaits waits_of(int node, int nodes, const std::vector<double>& waits) {
+LinkWaits waits_of(std::size_t node, std::size_t nodes, const std::vector<double>& waits) {
   LinkWaits sums;
   int with = 0;
   int without = 0;
-  for (int a = 0; a < nodes; ++a) {
-    for (int b = 0; b < nodes; ++b) {
+  for (std::size_t a = 0; a < nodes; ++a) {
+    for (std::size_t b = 0; b < nodes; ++b) {
       if (a == b) {
         continue;
       }
       const bool part = a == node || b == node;
-      (part ? sums.with : sums.without) += waits[static_cast<std::size_t>(a * nodes + b)];
+      (part ? sums.with : sums.without) += waits[a * nodes + b];
       ++(part ? with : without);
     }
   }
@@ -74,7 +74,8 @@ std::vector<Straggler> slow_links(const JobShape& shape, const StragglerEvidence
   const double ranks_a_node = static_cast<double>(shape.ranks) / nodes;
   std::vector<Straggler> found;
   for (int node = 0; node < nodes; ++node) {
-    const auto [with, without] = waits_of(node, nodes, evidence.node_waits_s);
+    const auto [with, without] = waits_of(static_cast<std::size_t>(node),
+                                          static_cast<std::size_t>(nodes), evidence.node_waits_s);
     // Of a rank of the node for all others, a step.
     const double waited = with * (nodes - 1) / ranks_a_node / static_cast<double>(evidence.steps);
     if (!excused.contains(node) && with > limits.link_factor * without &&
