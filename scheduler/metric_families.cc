@@ -221,8 +221,8 @@ void MetricFamilies::put_statistic(std::string name, std::string help, Statistic
   const auto experts = static_cast<std::size_t>(shape_.experts);
   for (int layer = 0; layer < shape_.layers; ++layer) {
     for (int group = 0; group < shape_.groups; ++group) {
-      const auto i = static_cast<std::size_t>(layer * shape_.groups + group);
-      const auto loads = part(window_.loads, i, experts);
+      const int i = layer * shape_.groups + group;
+      const auto loads = part(window_.loads, static_cast<std::size_t>(i), experts);
       if (any_positive(loads)) {
         put(statistic(loads), {{"layer", number(layer)}, {"group", group_name(group)}});
       }
@@ -251,7 +251,7 @@ void MetricFamilies::put_rank_imbalance() {
   if (metrics_.placement_ == nullptr) {
     return;
   }
-  const auto size = static_cast<std::size_t>(shape_.groups * shape_.experts);
+  const std::size_t size = shape_.loads() / static_cast<std::size_t>(std::max(1, shape_.layers));
   for (int layer = 0; layer < shape_.layers; ++layer) {
     const auto loads = part(window_.loads, static_cast<std::size_t>(layer), size);
     if (any_positive(loads)) {

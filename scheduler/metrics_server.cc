@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -31,7 +33,7 @@ constexpr std::size_t kMaxDrained = std::size_t{256} << 10;
 Response make_response(http::status status, std::string body,
                        std::string_view type = "text/plain; charset=utf-8") {
   Response response(status, 11);
-  response.set(http::field::content_type, boost::string_view(type.data(), type.size()));
+  response.set(http::field::content_type, beast::string_view(type.data(), type.size()));
   response.set(http::field::cache_control, "no-store");
   response.body() = std::move(body);
   response.keep_alive(false);
