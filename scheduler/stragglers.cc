@@ -6,22 +6,11 @@
 #include <set>
 
 #include "base/check.h"
+#include "scheduler/load_statistics.h"
 
 namespace cartesian {
 
 namespace {
-
-double median(std::vector<double> values) {
-  if (values.empty()) {
-    return 0;
-  }
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  if (values.size() % 2 == 1) {
-    return *middle;
-  }
-  return (*middle + *std::max_element(values.begin(), middle)) / 2;
-}
 
 int nodes_of(const JobShape& shape) {
   return shape.node_of_rank.empty() ? 0 : *std::ranges::max_element(shape.node_of_rank) + 1;
