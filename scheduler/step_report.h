@@ -27,7 +27,7 @@ struct JobShape {
 /// so, and all are finite.
 struct StepReport {
   std::int64_t step = 0;
-  double loss = 0;  ///< of the job, not of the rank, as the next two; may be negative
+  double loss = 0;  ///< of the job, as the next three; rank 0's counts; may be negative
   double gradient_norm = 0;
   double learning_rate = 0;
   std::int64_t checkpoint_step = -1;  ///< of the last checkpoint; -1 before the first
