@@ -4,12 +4,14 @@ set -euo pipefail
 
 usage() {
   cat <<'TXT'
-usage: cluster/launch.sh [-n N] [--hosts FILE] [--max-restarts N] [--min-ranks M] [--program PATH] -- CONFIG [--set ...]
+usage: cluster/launch.sh [-n N] [--hosts FILE] [--max-restarts N] [--min-ranks M] [--discovery FILE] [--program PATH]
+                         -- CONFIG [--set ...]
 
   -n N              ranks (default: one per core, at least 2)
   --hosts FILE      an Open MPI host file ("host slots=8", one a line); every host must see the same paths
   --max-restarts N  bring the job back at most N times (3)
   --min-ranks M     after a failure, go on with the hosts of FILE that still answer if they have slots for M ranks (N)
+  --discovery FILE  serve metrics, and tell Prometheus where by FILE while the job runs (file_sd; metrics.discovery_file)
   --program PATH    the executable (default: as cluster/mpirun.sh finds it)
 Runs `cartesian train CONFIG --resume` by cluster/mpirun.sh.
 Examples: cluster/launch.sh -n 4 -- configs/quickstart.toml --set train.dtype=bfloat16
@@ -239,13 +241,14 @@ prepare_restart() {
   restarts=$((restarts + 1))
 }
 
-ranks='' all_hosts='' max_restarts=3 min_ranks='' program=''
+ranks='' all_hosts='' max_restarts=3 min_ranks='' discovery='' program=''
 while [ $# -gt 0 ]; do
   case $1 in
     -n) ranks=${2:?-n needs a number}; shift 2 ;;
     --hosts) all_hosts=${2:?--hosts needs a file}; shift 2 ;;
     --max-restarts) max_restarts=${2:?--max-restarts needs a number}; shift 2 ;;
     --min-ranks) min_ranks=${2:?--min-ranks needs a number}; shift 2 ;;
+    --discovery) discovery=${2:?--discovery needs a file}; shift 2 ;;
     --program) program=${2:?--program needs a path}; shift 2 ;;
     -h | --help) usage; exit 0 ;;
     --) shift; break ;;
@@ -268,6 +271,7 @@ min_ranks=${min_ranks:-$ranks}
 [ -n "$program" ] || program=$(bash "$here/mpirun.sh" --which)
 [ -x "$(command -v "$program")" ] || fail "$program is not a program"
 case " $* " in *" --resume "*) ;; *) set -- "$@" --resume ;; esac
+[ -z "$discovery" ] || set -- "$@" --set "metrics.discovery_file=$discovery"
 
 job='' notes='' stopping='' code=0 ending='' refused='' restarts=0 fruitless=0 proven='' wanted=$ranks hosts=$all_hosts
 trap clean_up EXIT

@@ -217,6 +217,8 @@ void validate_sizes(const Config& config) {
                     "that are not numbers",
                     config.train.eps, std::numeric_limits<float>::min()));
   }
+  validate(config.scheduler, config.metrics,
+           config.model.sub_layers > 0 ? config.model.moe_layers() : 0);
   if (config.run.dir.empty()) {
     throw ConfigError("run.dir is empty");
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file_system.h"
+#include "runtime/config/control_config.h"
 #include "runtime/model/model_config.h"
 
 namespace cartesian {
@@ -103,6 +104,8 @@ struct Config {
   ParallelConfig parallel;
   ExchangeConfig exchange;
   CommConfig comm;
+  SchedulerConfig scheduler;
+  MetricsConfig metrics;
 };
 
 /// One key: where its value lives, what it may be, what it means.

@@ -8,6 +8,8 @@ constexpr std::int64_t kLargestCount = std::int64_t{1} << 53;  // exact in JSON'
 constexpr std::int64_t kMostThreads = 1024;
 constexpr std::int64_t kMostChunks = 1024;
 constexpr std::int64_t kMostTimelineSteps = 1000;
+constexpr std::int64_t kLargestPort = 65535;
+constexpr std::int64_t kMostWindowSteps = 100'000;
 
 void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
   const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
@@ -218,6 +220,60 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        "deadline of every wait for another rank"});
 }
 
+void control_fields(Config& config, std::vector<ConfigField>& fields) {
+  SchedulerConfig& scheduler = config.scheduler;
+  MetricsConfig& metrics = config.metrics;
+  const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
+  add({"scheduler.enabled",
+       &scheduler.enabled,
+       0,
+       {},
+       "ranks report to a coordinator beside rank 0; metrics that are served or pushed imply it"});
+  add({"scheduler.address",
+       &scheduler.address,
+       0,
+       {},
+       "numeric, of rank 0's host, as the other hosts reach it"});
+  add({"scheduler.port", &scheduler.port, 0, {}, "there; 0: any that is free", kLargestPort});
+  add({"scheduler.heartbeat_s",
+       &scheduler.heartbeat_s,
+       0.01,
+       {},
+       "between a rank's signs of life"});
+  add({"scheduler.late_s", &scheduler.late_s, 0, {}, "of silence, after which a rank is late"});
+  add({"scheduler.dead_s", &scheduler.dead_s, 0, {}, "likewise dead"});
+  add({"metrics.address", &metrics.address, 0, {}, "numeric, where rank 0 serves metrics by HTTP"});
+  add({"metrics.port",
+       &metrics.port,
+       -1,
+       {},
+       "there; 0: any that is free; -1: metrics are not served, but for metrics.discovery_file",
+       kLargestPort});
+  add({"metrics.experts",
+       &metrics.experts,
+       0,
+       {},
+       "MoE layers with a metric for every expert: \"none\", \"all\", or such as \"0,3\""});
+  add({"metrics.window_steps",
+       &metrics.window_steps,
+       1,
+       {},
+       "last steps over which loads and rates are computed",
+       kMostWindowSteps});
+  add({"metrics.discovery_file",
+       &metrics.discovery_file,
+       0,
+       {},
+       "file that tells Prometheus the server's address (file_sd); empty: none"});
+  add({"metrics.push_url",
+       &metrics.push_url,
+       0,
+       {},
+       "Pushgateway that metrics are sent to, http://HOST:PORT; empty: none"});
+  add({"metrics.push_every_s", &metrics.push_every_s, 0.1, {}, "seconds between two pushes"});
+  add({"metrics.job", &metrics.job, 0, {}, "name of the job in Prometheus"});
+}
+
 }  // namespace
 
 std::vector<ConfigField> config_fields(Config& config) {
@@ -225,6 +281,7 @@ std::vector<ConfigField> config_fields(Config& config) {
   model_fields(config.model, fields);
   train_fields(config, fields);
   run_fields(config, fields);
+  control_fields(config, fields);
   return fields;
 }
 

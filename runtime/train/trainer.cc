@@ -14,10 +14,10 @@
 #include "runtime/checkpoint/checkpoint_reader.h"
 #include "runtime/data/tokenizer.h"
 #include "runtime/model/flow_choice.h"
-#include "runtime/model/model_memory.h"
 #include "runtime/report/report.h"
 #include "runtime/train/environment.h"
 #include "runtime/train/expert_load.h"
+#include "runtime/train/job_setup.h"
 #include "runtime/train/summary.h"
 
 namespace cartesian {
@@ -27,37 +27,13 @@ namespace {
 // Once a stop is asked for, the step in progress must end within this time.
 constexpr Seconds kStopGrace{30};
 
-Config checked(Job& job, Config config) {
-  check_same_config(job.transport, config);
-  job.transport.set_timeout(Seconds(config.comm.timeout_s));
-  return config;
-}
-
-Placement agreed_placement(Job& job, const Config& config, const Topology& topology) {
-  const int ranks_here = ranks_on_host(job.transport);
-  std::optional<Placement> placement;
-  agree(job.transport, {"placement"}, [&] {
-    const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
-                          static_cast<double>(config.train.sequence_length);
-    check_training_memory(config.model,
-                          {.ranks = topology.ranks(),
-                           .tokens = tokens,
-                           .shard_optimizer = config.parallel.shard_optimizer},
-                          ranks_here);
-    placement = make_placement(job.files, config.model, config.parallel, topology);
-  });
-  check_same_contents(job.transport, "parallel.placement = \"" + config.parallel.placement + "\"",
-                      hash_hex(hash_bytes(placement->to_json())));
-  return *placement;
-}
-
 }  // namespace
 
 Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
     : transport_(job.transport, job.clock, job.metrics),
       job_{job.files, job.clock, job.metrics, transport_, job.stop},
       stop_scope_(job.stop),
-      config_(checked(job_, std::move(config))),
+      config_(prepare_config(job_, std::move(config))),
       options_(options),
       topology_(find_topology(transport_, config_.parallel.node_sizes)),
       placement_(agreed_placement(job_, config_, topology_)),
@@ -93,6 +69,12 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints());
   progress_ = std::make_unique<Progress>(config_.run, job_.clock, step_, config_.train.steps,
                                          job_.is_root());
+  control_.emplace(
+      job_, config_,
+      ControlPlane::Place{.topology = topology_,
+                          .placement = placement_,
+                          .transport = transport_,
+                          .say = [this](const std::string& text) { progress_->message(text); }});
 }
 
 void Trainer::open_data() {
@@ -130,26 +112,6 @@ void Trainer::check_same_data() {
   check_file("data.valid", valid_data_.get());
 }
 
-void Trainer::check_resumed(const TrainerState& state, const Path& path) const {
-  const std::int64_t batch = state.step > 0 ? state.sequences / state.step : 0;
-  if (state.seed != config_.train.seed ||
-      state.sequences != state.step * config_.train.batch_sequences) {
-    throw ConfigError(fmt::format(
-        "{}: train.seed = {} and train.batch_sequences = {} there; a run that is resumed keeps "
-        "them, so that it sees the data in the same order",
-        path.string(), state.seed, batch));
-  }
-  if (state.sequence_length != config_.train.sequence_length ||
-      state.windows != train_windows_->count()) {
-    throw ConfigError(
-        fmt::format("{}: train.sequence_length = {} and {} sequences in data.train there, {} and "
-                    "{} here; a run "
-                    "that is resumed keeps them, so that it sees the data in the same order",
-                    path.string(), state.sequence_length, state.windows,
-                    config_.train.sequence_length, train_windows_->count()));
-  }
-}
-
 void Trainer::load_checkpoint(const Path& path) {
   agree_patiently(job_.transport, {"checkpoint"}, [&] {
     CheckpointReader reader(job_.files, path);
@@ -160,16 +122,21 @@ void Trainer::load_checkpoint(const Path& path) {
     if (job_.is_root()) {
       reader.verify();
     }
-    check_resumed(*reader.trainer_state(), path);
+    check_resumed(*reader.trainer_state(), config_.train, train_windows_->count(), path);
     reader.read_weights(rank_->parameters());
     reader.read_moments(rank_->parameters());
     step_ = reader.trainer_state()->step;
   });
   saved_at_ = step_;
+  committed_at_ = step_;
   last_checkpoint_ = path;
 }
 
 int Trainer::run() {
+  return control_->run([this] { return train(); });
+}
+
+int Trainer::train() {
   if (options_.resume && job_.is_root()) {
     progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
                                  : "no checkpoint to resume from: starting at step 0");
@@ -208,17 +175,20 @@ void Trainer::train_steps() {
     rank_->context().times.clear();
     rank_->context().chunks = chunks_->chunks();
     timeline_->begin_step();
+    control_->begin_step(step_ + 1);
     const Seconds waited = transport_.waited();
     const Seconds start = job_.clock.now();
     rank_->context().on_route = [this](const RoutedChunk& chunk) {
       expert_log_.route(chunk);
       pivot_tally_->route(chunk);
+      control_->route(chunk);
     };
     const StepResult result = training_step_->run(step_);
     rank_->context().on_route = {};
     ++step_;
     const StepTimes times{.duration = job_.clock.now() - start,
                           .waited = transport_.waited() - waited};
+    control_->end_step();
     end_timeline_step();
     if (const std::string chosen = chunks_->took(rank_->context().op, transport_, times.duration);
         !chosen.empty()) {
@@ -231,8 +201,10 @@ void Trainer::train_steps() {
 bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   expert_log_.add_step(result.loads);
   const bool last = step_ == config_.train.steps;
-  const auto [stop, sent] = agree_on_step();
+  const auto [asked, sent, sent_here, command] = agree_on_step();
+  const bool stop = asked || (command && command->kind == kStopCommand);
   report_step(result, times, sent);
+  control_->report({step_, result, times, sent_here, rank_->context().times, committed_at_});
   // A stop that was asked for does not wait for a validation.
   const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
   if (valid_windows_ && (last || due)) {
@@ -241,7 +213,8 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
     }
     validate();
   }
-  const bool save = config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0;
+  const bool save = (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0) ||
+                    (command && command->kind == kCheckpointCommand);
   if (save && !stop && !last && step_ != options_.stop_at) {
     if (writer_->in_progress()) {
       commit_checkpoint();
@@ -259,21 +232,30 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
 }
 
 Trainer::Agreement Trainer::agree_on_step() {
-  // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
-  // disk.
+  // One sum tells every rank what all of them want: to stop, whose share of a checkpoint is on
+  // disk, and which command all have.
   const auto counted = std::bit_cast<TrafficSums>(traffic_so_far(job_.metrics));
-  std::array<double, 2 + counted.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
-                                                 writer_->written() ? 1.0 : 0.0};
-  std::ranges::transform(counted, counted_, sums.begin() + 2, std::minus<>());
+  const ControlPlane::Vote vote = control_->vote(step_ + 1);
+  TrafficSums here{};
+  std::ranges::transform(counted, counted_, here.begin(), std::minus<>());
   counted_ = counted;
+  std::array<double, 2 + vote.size() + here.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
+                                                            writer_->written() ? 1.0 : 0.0};
+  const auto votes = std::span(sums).subspan<2, vote.size()>();
+  const auto traffic = std::span(sums).subspan<2 + vote.size()>();
+  std::ranges::copy(vote, votes.begin());
+  std::ranges::copy(here, traffic.begin());
   all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
                  std::span<double>(sums), {"stop or go"});
   if (writer_->in_progress() && sums[1] == job_.transport.size()) {
     commit_checkpoint();
   }
   TrafficSums sent{};
-  std::copy(sums.begin() + 2, sums.end(), sent.begin());
-  return {.stop = sums[0] > 0, .sent = std::bit_cast<Traffic>(sent)};
+  std::ranges::copy(traffic, sent.begin());
+  return {.stop = sums[0] > 0,
+          .sent = std::bit_cast<Traffic>(sent),
+          .sent_here = std::bit_cast<Traffic>(here),
+          .command = control_->agreed(votes, step_ + 1)};
 }
 
 void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step,
@@ -349,6 +331,7 @@ void Trainer::begin_checkpoint() {
 
 void Trainer::commit_checkpoint() {
   last_checkpoint_ = writer_->commit();
+  committed_at_ = saved_at_;
   if (!job_.is_root()) {
     return;
   }

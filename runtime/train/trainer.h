@@ -13,6 +13,7 @@
 #include "runtime/job.h"
 #include "runtime/model/model_rank.h"
 #include "runtime/train/chunk_choice.h"
+#include "runtime/train/control_plane.h"
 #include "runtime/train/evaluation.h"
 #include "runtime/train/expert_log.h"
 #include "runtime/train/pivot_tally.h"
@@ -39,21 +40,25 @@ class Trainer {
   /// Collective.
   int run();
 
+  ControlPlane& control() { return *control_; }
+
  private:
   void open_data();
   void check_same_data();
-  void check_resumed(const TrainerState& state, const Path& path) const;
+  int train();
   /// Steps to the end of the run, or until a stop is asked for.
   void train_steps();
   void load_checkpoint(const Path& path);
   /// After step number `step_` was done: everything that happens between steps. Returns whether to
   /// stop.
   bool after_step(const StepResult& result, const StepTimes& times);
-  /// Whether any rank wants to stop, and what all have sent in the step. Completes the checkpoint
-  /// in progress if it is on disk.
+  /// Whether any rank wants to stop, what all have sent in the step and what this rank has, and
+  /// what all are told to do now. Completes the checkpoint in progress if it is on disk.
   struct Agreement {
     bool stop = false;
     Traffic sent;
+    Traffic sent_here;
+    std::optional<Command> command;
   };
   Agreement agree_on_step();
   void report_step(const StepResult& result, const StepTimes& times_of_step, const Traffic& sent);
@@ -97,10 +102,12 @@ class Trainer {
   std::optional<PivotTally> pivot_tally_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;
+  std::optional<ControlPlane> control_;
   std::optional<EvaluationResult> last_evaluation_;
   std::int64_t evaluated_at_ = -1;
-  std::int64_t step_ = 0;  ///< steps done
-  std::int64_t saved_at_ = -1;
+  std::int64_t step_ = 0;           ///< steps done
+  std::int64_t saved_at_ = -1;      ///< of the last checkpoint that was begun
+  std::int64_t committed_at_ = -1;  ///< of the last that is complete
   Path last_checkpoint_;
   double first_loss_ = 0;
 };

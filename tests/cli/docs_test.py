@@ -36,7 +36,7 @@ class Docs(CliTest):
         for page in PAGES:
             text = page.read_text(encoding="utf-8")
             named = set(re.findall(r"(?:`|--set )((?:%s)\.[a-z_]+)\b(?![./-])" % "|".join(sections), text))
-            files = {name for name in named if name.endswith((".json", ".safetensors", ".toml", ".md"))}
+            files = {name for name in named if name.endswith((".json", ".jsonl", ".safetensors", ".toml", ".md"))}
             tensors = {name for name in named if name.startswith(("model.embed", "model.layers", "model.norm"))}
             self.assertLessEqual(named - files - tensors, keys, page.name)
 

@@ -1,0 +1,123 @@
+"""A run that is watched and told what to do while it trains."""
+
+import json
+import re
+import socket
+import unittest
+import urllib.request
+
+from harness import CliTest
+from job import STOPPED, wait_until
+
+
+class Control(CliTest):
+    LONG = dict(train__steps=1_000_000, valid__every=0, scheduler__enabled=True)
+
+    def order(self, run, word):
+        """As an operator does, but never seen half-written."""
+        draft = run.path / "draft"
+        draft.write_text(word + "\n")
+        draft.rename(run.path / "command")
+
+    def test_stops_with_a_checkpoint(self):
+        for ranks in (1, 2):
+            with self.subTest(ranks=ranks):
+                config, run = self.config(**self.LONG)
+                job = self.start("train", config, ranks=ranks)
+                self.wait_for_lines(job, run, 3)
+                self.order(run, "stop")
+                result = job.wait()
+                if ranks > 1:
+                    self.assertEqual(result.rank_codes, dict.fromkeys(range(ranks), STOPPED), result)
+                else:
+                    self.assertEqual(result.code, STOPPED, result)
+                self.assertRegex(result.out, r"stop: all ranks do it after step \d+")
+                self.assertEqual(run.checkpoints(), [max(run.steps())])
+                self.assertFalse((run.path / "command").exists())
+
+    def test_writes_a_checkpoint_and_goes_on(self):
+        config, run = self.config(**self.LONG)
+        job = self.start("train", config, ranks=2)
+        self.wait_for_lines(job, run, 3)
+        self.order(run, "checkpoint")
+        wait_until(lambda: run.checkpoints() or not job.running())
+        step = run.checkpoints()[0]
+        self.wait_for_lines(job, run, step + 5)
+        self.order(run, "nonsense")
+        wait_until(lambda: not (run.path / "command").exists() or not job.running())
+        self.order(run, "stop")
+        result = job.wait()
+        self.assertEqual(result.rank_codes, {0: STOPPED, 1: STOPPED}, result)
+        self.assertRegex(result.out, "command: must be stop or checkpoint")
+        self.assertIn(step, run.checkpoints())
+
+    def test_losses_are_those_of_a_run_that_nobody_watches(self):
+        plain, watched = self.config(), self.config(scheduler__enabled=True)
+        for config, _ in (plain, watched):
+            self.run_program("train", config, ranks=2)
+        self.assertEqual(plain[1].losses(), watched[1].losses())
+
+    def metrics(self, url):
+        """name{labels} -> value."""
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            text = answer.read().decode()
+        samples = re.findall(r"^(cartesian_\S+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)
+        return {name: float(value) for name, value in samples}
+
+    def test_serves_metrics_while_it_runs(self):
+        discovery = self.folder / "discovery" / "run.json"
+        config, run = self.config(**dict(self.LONG, metrics__port=0, metrics__discovery_file=str(discovery),
+                                         metrics__job="tests"))
+        job = self.start("train", config, ranks=2)
+        self.wait_for_lines(job, run, 5)
+        url = (run.path / "metrics_address").read_text().strip()
+        self.assertIn(f"metrics: {url}", job.output())
+        (entry,) = json.loads(discovery.read_text())
+        self.assertEqual(entry["targets"], [url.removeprefix("http://").removesuffix("/metrics")])
+        self.assertEqual(entry["labels"], {"job": "tests", "run": str(run.path)})
+
+        def seen():
+            found = self.metrics(url)
+            return found if found.get("cartesian_step", 0) >= 5 else None
+
+        found = wait_until(lambda: not job.running() or seen())
+        self.assertEqual(found["cartesian_ranks"], 2)
+        self.assertGreater(found["cartesian_reports_total"], 5)
+        self.assertEqual(found["cartesian_plan_version"], 0)
+        self.order(run, "stop")
+        result = job.wait()
+        self.assertEqual(result.rank_codes, {0: STOPPED, 1: STOPPED}, result)
+        self.assertFalse(discovery.exists())
+        self.assertFalse((run.path / "metrics_address").exists())
+
+    def test_nothing_is_left_of_a_run_that_failed(self):
+        discovery = self.folder / "failed.json"
+        config, run = self.config(train__learning_rate=1e30, train__min_learning_rate=1e30, train__warmup_steps=0,
+                                  train__clip_norm=0, metrics__discovery_file=str(discovery))
+        result = self.run_program("train", config, ranks=2, code=1)
+        self.assertRegex(result.err, "not finite")
+        self.assertFalse(discovery.exists())
+        self.assertFalse((run.path / "metrics_address").exists())
+
+    def test_a_port_that_is_taken(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            config, run = self.config(scheduler__enabled=True, scheduler__port=port)
+            self.assert_refused(("train", config), f"the coordinator cannot listen at 127.0.0.1 port {port}", ranks=2)
+            self.assertEqual(run.steps(), [])
+            config, _ = self.config(metrics__port=port)
+            self.assert_refused(("train", config), f"127.0.0.1.*{port}", ranks=2)
+
+    def test_an_address_that_is_none(self):
+        config, _ = self.config(scheduler__enabled=True, scheduler__address="nowhere.example")
+        self.assert_refused(("train", config), "nowhere.example", ranks=2)
+
+    def test_keys_that_cannot_work(self):
+        config, _ = self.config(scheduler__late_s=0.5)
+        self.assert_refused(("train", config), "scheduler.late_s = 0.5", "scheduler.heartbeat_s")
+        config, _ = self.config(metrics__experts="0,7")
+        self.assert_refused(("train", config), "metrics.experts", "7")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
