@@ -19,7 +19,7 @@ TXT
 # The OpenCL loader is what the CMake package of libdnnl-dev looks for and its Debian package forgets.
 build_packages=(g++ cmake ninja-build 'pkgconf|pkg-config' openmpi-bin libopenmpi-dev libucx-dev libdnnl-dev
   ocl-icd-opencl-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libxxhash-dev
-  libsentencepiece-dev libboost-dev libssl-dev)
+  libsentencepiece-dev libboost-dev libssl-dev prometheus-cpp-dev)
 tests_packages=(libgtest-dev libbenchmark-dev libmetis-dev python3 python3-venv git iproute2 prometheus
   slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge 'libpmix2|libpmix2t64'
   'clang-tidy-16|clang-tidy-17|clang-tidy-18' 'clang-format-16|clang-format-17|clang-format-18')

@@ -22,6 +22,7 @@ const Command& CommandLog::add(std::string kind, std::string payload, std::int64
   if (commands_.size() == kKept) {
     commands_.pop_front();
   }
+  ++added_;
   return commands_.emplace_back(std::move(status)).command;
 }
 
@@ -34,6 +35,7 @@ void CommandLog::acknowledge(int rank, const Ack& ack, Seconds now) {
   found->acknowledged[static_cast<std::size_t>(rank)] = true;
   ++found->acknowledgements;
   if (!ack.in_time) {
+    late_ += found->late.empty() ? 1 : 0;
     found->late.push_back(rank);
   }
   if (found->reached_all()) {

@@ -40,11 +40,16 @@ class CommandLog {
   std::vector<const Command*> owed(int rank) const;
   /// Null if it is not kept.
   const CommandStatus* find(std::uint64_t id) const;
+  /// Commands added since the beginning, and those of them that were late at some rank.
+  std::int64_t added() const { return added_; }
+  std::int64_t late() const { return late_; }
 
  private:
   int ranks_;
   std::uint64_t next_id_;
   std::deque<CommandStatus> commands_;
+  std::int64_t added_ = 0;
+  std::int64_t late_ = 0;
 };
 
 }  // namespace cartesian

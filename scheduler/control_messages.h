@@ -17,7 +17,7 @@
 
 namespace cartesian {
 
-inline constexpr std::uint8_t kProtocolVersion = 1;
+inline constexpr std::uint8_t kProtocolVersion = 2;
 
 enum class MessageKind : std::uint8_t {
   hello = 1,

@@ -91,6 +91,11 @@ class Coordinator::Server {
     return state_.take_window();
   }
 
+  void observe(ReportObserver observer) {
+    const std::lock_guard lock(mutex_);
+    state_.observe(std::move(observer));
+  }
+
   std::int64_t troubles() const {
     const std::lock_guard lock(mutex_);
     return troubles_;
@@ -369,6 +374,7 @@ void Coordinator::inspect(const std::function<void(const JobState&)>& look) cons
   server_->inspect(look);
 }
 ReportWindow Coordinator::take_window() { return server_->take_window(); }
+void Coordinator::observe(ReportObserver observer) { server_->observe(std::move(observer)); }
 std::int64_t Coordinator::troubles() const { return server_->troubles(); }
 std::vector<std::string> Coordinator::last_troubles() const { return server_->last_troubles(); }
 

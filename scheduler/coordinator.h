@@ -42,6 +42,10 @@ class Coordinator {
   /// Calls `look` with the job's state, which stands still meanwhile: to be brief.
   void inspect(const std::function<void(const JobState&)>& look) const;
   ReportWindow take_window();
+  /// Calls `observer` at every report that counts, from the coordinator's thread while the job's
+  /// state stands still: to be brief, and to call nothing of the coordinator. In place of the
+  /// observer before, which is not called any more when this returns; null: nobody.
+  void observe(ReportObserver observer);
   /// Connections ended or refused, not counting goodbyes: their number, and the sentences of the
   /// last few.
   std::int64_t troubles() const;

@@ -3,11 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/check.h"
 
 namespace cartesian {
+
+std::string_view name_of(RankHealth health) {
+  constexpr std::array<std::string_view, kRankHealths> kNames = {"absent", "alive", "late",
+                                                                 "lost",   "dead",  "finished"};
+  return kNames.at(static_cast<std::size_t>(health));
+}
 
 JobState::JobState(JobShape shape, const Clock& clock, const JobLimits& limits,
                    std::uint64_t first_command)
@@ -27,6 +34,9 @@ Admission JobState::admit(const Hello& hello, std::uint64_t connection) {
                         status.host)};
   }
   const std::uint64_t replaced = status.connection;
+  if (!returns) {
+    status.reported = -1;  // a new process may go through steps again
+  }
   status.connection = connection;
   status.instance = hello.instance;
   status.pid = hello.pid;
@@ -59,8 +69,15 @@ void JobState::heartbeat(int rank, const Heartbeat& heartbeat) { hear(rank, hear
 std::string JobState::report(int rank, StepReport report) {
   std::string wrong = mismatch(report, shape_);
   if (wrong.empty()) {
-    window_.add(rank, report);
-    hear(rank, report.step).latest = std::move(report);
+    RankStatus& status = hear(rank, report.step);
+    if (report.step > status.reported) {
+      status.reported = report.step;
+      window_.add(rank, report);
+      if (observer_) {
+        observer_(rank, report);
+      }
+      status.latest = std::move(report);
+    }
   }
   return wrong;
 }

@@ -3,8 +3,10 @@
 // from a Clock.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -18,6 +20,8 @@ namespace cartesian {
 /// absent: never seen. late: connected, but silent. lost: its connection broke a moment ago.
 /// dead: silent or lost for too long. finished: said goodbye.
 enum class RankHealth : std::uint8_t { absent, alive, late, lost, dead, finished };
+inline constexpr std::size_t kRankHealths = 6;
+std::string_view name_of(RankHealth health);
 
 struct JobLimits {
   Seconds late{5};   ///< of silence
@@ -33,6 +37,7 @@ struct RankStatus {
   int registrations = 0;
   Seconds heard{};                   ///< when its last message came
   std::int64_t step = -1;            ///< the highest that it told
+  std::int64_t reported = -1;        ///< the highest step that its process reported
   std::optional<StepReport> latest;  ///< its last report
   std::optional<Goodbye> goodbye;
   std::string cause;  ///< why its connection ended, if it did
@@ -43,6 +48,9 @@ struct Admission {
   std::string refusal;  ///< empty: it may
   std::uint64_t replaced = 0;
 };
+
+/// Is told of every report that counts, once.
+using ReportObserver = std::function<void(int rank, const StepReport& report)>;
 
 /// Not thread-safe. REQUIRES everywhere: 0 <= rank < shape.ranks.
 class JobState {
@@ -57,8 +65,11 @@ class JobState {
   /// The connection ended; ignored if it is not the rank's present one.
   void disconnect(int rank, std::uint64_t connection, std::string_view cause);
   void heartbeat(int rank, const Heartbeat& heartbeat);
-  /// Returns what is wrong with it, and then ignores it; empty if nothing is.
+  /// Returns what is wrong with it, and then ignores it; empty if nothing is. A step that the same
+  /// process has reported before is heard, but does not count again.
   std::string report(int rank, StepReport report);
+  /// From now on; null: nobody.
+  void observe(ReportObserver observer) { observer_ = std::move(observer); }
   void goodbye(int rank, const Goodbye& goodbye);
   void acknowledge(int rank, const Ack& ack) { commands_.acknowledge(rank, ack, clock_.now()); }
 
@@ -92,6 +103,7 @@ class JobState {
   std::int64_t step_ = -1;
   CommandLog commands_;
   ReportWindow window_;
+  ReportObserver observer_;
 };
 
 }  // namespace cartesian

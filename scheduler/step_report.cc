@@ -18,6 +18,14 @@ std::int64_t get_count(WireReader& reader, std::string_view field) {
   return value;
 }
 
+double get_finite(WireReader& reader, std::string_view field) {
+  const auto value = reader.get<double>(field);
+  if (!std::isfinite(value)) {
+    reader.fail(field, "is not finite");
+  }
+  return value;
+}
+
 double get_amount(WireReader& reader, std::string_view field) {
   const auto value = reader.get<double>(field);
   if (!(std::isfinite(value) && value >= 0)) {
@@ -52,6 +60,10 @@ std::size_t JobShape::co_activations() const {
 std::string StepReport::encode() const {
   WireWriter writer;
   writer.put(step);
+  for (const double value : {loss, gradient_norm, learning_rate}) {
+    writer.put(value);
+  }
+  writer.put(checkpoint_step);
   writer.put(step_s);
   writer.put(wait_s);
   writer.put_list(phase_s);
@@ -62,6 +74,10 @@ std::string StepReport::encode() const {
   writer.put_list(loads);
   writer.put_list(co_activation);
   writer.put_list(waits_by_peer);
+  for (const std::int64_t count :
+       {plan_version, plans_adopted, plans_rejected, plans_failed, migrated_bytes}) {
+    writer.put(count);
+  }
   return writer.take();
 }
 
@@ -69,6 +85,13 @@ StepReport StepReport::decode(std::string_view payload) {
   WireReader reader("step report", payload);
   StepReport report;
   report.step = get_count(reader, "step");
+  report.loss = get_finite(reader, "loss");
+  report.gradient_norm = get_amount(reader, "gradient_norm");
+  report.learning_rate = get_amount(reader, "learning_rate");
+  report.checkpoint_step = reader.get<std::int64_t>("checkpoint_step");
+  if (report.checkpoint_step < -1) {
+    reader.fail("checkpoint_step", "is below -1");
+  }
   report.step_s = get_amount(reader, "step_s");
   report.wait_s = get_amount(reader, "wait_s");
   report.phase_s = get_amounts<double>(reader, "phase_s");
@@ -82,6 +105,11 @@ StepReport StepReport::decode(std::string_view payload) {
   report.loads = get_amounts<float>(reader, "loads");
   report.co_activation = get_amounts<float>(reader, "co_activation");
   report.waits_by_peer = get_amounts<double>(reader, "waits_by_peer");
+  report.plan_version = get_count(reader, "plan_version");
+  report.plans_adopted = get_count(reader, "plans_adopted");
+  report.plans_rejected = get_count(reader, "plans_rejected");
+  report.plans_failed = get_count(reader, "plans_failed");
+  report.migrated_bytes = get_count(reader, "migrated_bytes");
   reader.end();
   return report;
 }

@@ -23,9 +23,14 @@ struct JobShape {
   std::size_t co_activations() const;  ///< layers * experts * experts
 };
 
-/// Of one rank. Seconds, bytes, rows and counts of this step; none is negative.
+/// Of one rank. Seconds, bytes, rows and counts of this step; none is negative but for what says
+/// so, and all are finite.
 struct StepReport {
   std::int64_t step = 0;
+  double loss = 0;  ///< of the job, as the next three; rank 0's counts; may be negative
+  double gradient_norm = 0;
+  double learning_rate = 0;
+  std::int64_t checkpoint_step = -1;  ///< of the last checkpoint; -1 before the first
   double step_s = 0;
   double wait_s = 0;             ///< of step_s, for other ranks
   std::vector<double> phase_s;   ///< by JobShape::phases
@@ -39,6 +44,12 @@ struct StepReport {
   std::vector<float> loads;           ///< [layers, groups, experts]: choices of this rank's tokens
   std::vector<float> co_activation;   ///< [layers, experts of A, experts of B], or empty
   std::vector<double> waits_by_peer;  ///< [ranks]: waited for each, or empty
+  /// How plans of placements went since the process began, told by rank 0; others leave 0.
+  std::int64_t plan_version = 0;  ///< of the placement in force; 0: the one it began with
+  std::int64_t plans_adopted = 0;
+  std::int64_t plans_rejected = 0;
+  std::int64_t plans_failed = 0;
+  std::int64_t migrated_bytes = 0;
 
   /// The message's payload, and back. Throws FormatError for what is cut short, too long, negative
   /// or not finite.

@@ -34,6 +34,10 @@ inline JobShape shape(int ranks, const Experts& experts = {}) {
 inline StepReport report(const JobShape& shape, int rank, std::int64_t step) {
   StepReport report;
   report.step = step;
+  report.loss = 4.5;
+  report.gradient_norm = 1.5;
+  report.learning_rate = 0.125;
+  report.checkpoint_step = 2;
   report.step_s = 1 + rank;
   report.wait_s = 0.25 * rank;
   report.phase_s.assign(shape.phases.size(), 0.125);
@@ -47,6 +51,13 @@ inline StepReport report(const JobShape& shape, int rank, std::int64_t step) {
   report.loads.resize(shape.loads());
   std::iota(report.loads.begin(), report.loads.end(), 0.0F);
   report.waits_by_peer.assign(static_cast<std::size_t>(shape.ranks), 0.5);
+  if (rank == 0) {
+    report.plan_version = 3;
+    report.plans_adopted = 4;
+    report.plans_rejected = 5;
+    report.plans_failed = 6;
+    report.migrated_bytes = 7000;
+  }
   return report;
 }
 

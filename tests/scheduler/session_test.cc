@@ -180,7 +180,7 @@ TEST_F(SessionTest, StrangersAreRefused) {
   expect_refused(make_frame(255, "xyz"), "kind 255");
   expect_refused(to_frame(MessageKind::heartbeat, Heartbeat{1}), "kind 6");
   expect_refused(to_frame(MessageKind::proof, Proof{}), "kind 3");
-  expect_refused(make_frame(1, "\x01"), "hello: rank is cut short");
+  expect_refused(make_frame(1, std::string(1, char{kProtocolVersion})), "hello: rank is cut short");
   expect_refused(make_frame(1, ""), "hello: version is cut short");
   expect_refused(std::string("\xff\xff\xff\x7f", 4), "a frame of");
 }

@@ -16,6 +16,11 @@ StepReport sample_report() {
   const JobShape shape = testing_job::shape(4);
   StepReport report = testing_job::report(shape, 1, 12);
   report.co_activation.assign(shape.co_activations(), 2.0F);
+  report.plan_version = 3;
+  report.plans_adopted = 4;
+  report.plans_rejected = 5;
+  report.plans_failed = 6;
+  report.migrated_bytes = 7000;
   return report;
 }
 
@@ -80,6 +85,10 @@ TEST(StepReport, ValuesThatWouldPoisonSumsAreRefused) {
   };
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
+  refused([&](StepReport& r) { r.loss = infinity; }, "loss");
+  refused([&](StepReport& r) { r.gradient_norm = nan; }, "gradient_norm");
+  refused([&](StepReport& r) { r.learning_rate = -1; }, "learning_rate");
+  refused([&](StepReport& r) { r.checkpoint_step = -2; }, "checkpoint_step");
   refused([&](StepReport& r) { r.step_s = nan; }, "step_s");
   refused([&](StepReport& r) { r.wait_s = -1; }, "wait_s");
   refused([&](StepReport& r) { r.phase_s.back() = nan; }, "phase_s");
@@ -88,6 +97,11 @@ TEST(StepReport, ValuesThatWouldPoisonSumsAreRefused) {
   refused([&](StepReport& r) { r.loads.front() = infinity; }, "loads");
   refused([&](StepReport& r) { r.co_activation.front() = -1; }, "co_activation");
   refused([&](StepReport& r) { r.waits_by_peer.front() = nan; }, "waits_by_peer");
+  refused([&](StepReport& r) { r.plan_version = -1; }, "plan_version");
+  refused([&](StepReport& r) { r.plans_adopted = -1; }, "plans_adopted");
+  refused([&](StepReport& r) { r.plans_rejected = -1; }, "plans_rejected");
+  refused([&](StepReport& r) { r.plans_failed = -1; }, "plans_failed");
+  refused([&](StepReport& r) { r.migrated_bytes = -1; }, "migrated_bytes");
 }
 
 TEST(StepReport, SizesAreTheJobs) {

@@ -1,0 +1,110 @@
+#pragma once
+// JobMetrics: the step reports of a job as Prometheus metrics, which docs/metrics.md lists.
+// Counters are sums since it began; gauges are over the last few steps.
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/placement.h"
+#include "scheduler/job_state.h"
+#include "scheduler/step_report.h"
+#include "scheduler/step_window.h"
+
+namespace prometheus {
+struct MetricFamily;
+}
+
+namespace cartesian {
+
+struct JobMetricsOptions {
+  std::string experts = "none";  ///< MoE layers whose experts have series: none, all, or "0,3"
+  int window_steps = 10;         ///< that gauges are over
+};
+
+/// Layers that metrics.experts asks for, ascending. Throws ConfigError naming the key.
+std::vector<int> expert_layers(std::string_view text, int layers);
+
+/// What is known of the job beside its reports.
+struct ControlCounts {
+  std::array<int, kRankHealths> ranks{};  ///< by RankHealth
+  std::int64_t commands = 0;
+  std::int64_t commands_late = 0;
+  std::int64_t troubles = 0;
+};
+
+/// Not thread-safe.
+class JobMetrics {
+ public:
+  /// `clock` must outlive it. Throws ConfigError naming metrics.experts or metrics.window_steps.
+  JobMetrics(JobShape shape, const JobMetricsOptions& options, const Clock& clock);
+
+  /// REQUIRES: `report` is of the shape and was not added before.
+  void add(int rank, const StepReport& report);
+  /// The placement from now on; null: unknown. REQUIRES: its layers, groups, experts and ranks are
+  /// the shape's.
+  void set_placement(std::shared_ptr<const Placement> placement);
+
+  /// All families, also those that have no value yet.
+  std::vector<prometheus::MetricFamily> families(const ControlCounts& counts) const;
+  /// The highest step reported, or -1, and the time since it was first, or since the beginning.
+  std::int64_t step() const { return step_; }
+  Seconds step_age() const { return clock_.now() - step_since_; }
+
+ private:
+  friend class MetricFamilies;
+  /// Over ranks and steps.
+  struct Totals {
+    double reports = 0;
+    double tokens = 0;
+    double intra_bytes = 0;
+    double inter_bytes = 0;
+    double intra_rows = 0;
+    double inter_rows = 0;
+    double pivots = 0;
+    double pivot_hits = 0;
+    double wait_s = 0;
+    std::vector<double> phase_s;  // [phases]
+    std::vector<double> loads;    // [layers, groups, experts]
+  };
+  struct RankTotals {
+    double last_step_s = 0;
+    bool reported = false;
+    double compute_s = 0;
+    double wait_s = 0;
+    double waited_for_s = 0;
+  };
+  /// What rank 0 told last for all.
+  struct Latest {
+    bool known = false;
+    double loss = 0;
+    double gradient_norm = 0;
+    double learning_rate = 0;
+    std::int64_t checkpoint_step = -1;
+    std::int64_t plan_version = 0;
+    std::int64_t plans_adopted = 0;
+    std::int64_t plans_rejected = 0;
+    std::int64_t plans_failed = 0;
+    std::int64_t migrated_bytes = 0;
+  };
+  void add_totals(int rank, const StepReport& report);
+
+  JobShape shape_;
+  std::vector<int> expert_layers_;
+  const Clock& clock_;
+  StepWindow window_;
+  std::shared_ptr<const Placement> placement_;
+  std::int64_t step_ = -1;
+  Seconds step_since_;
+  Totals totals_;
+  std::vector<RankTotals> ranks_;
+  Latest latest_;
+  Histogram step_s_;
+};
+
+}  // namespace cartesian
