@@ -17,7 +17,7 @@ class ForwardingTransport : public Transport {
   std::unique_ptr<Request> post(MessageGroup group) override {
     return transport_.post(std::move(group));
   }
-  void exchange(MessageGroup group) override { transport_.exchange(std::move(group)); }
+  int exchange(MessageGroup group) override { return transport_.exchange(std::move(group)); }
   void set_topology(const Topology& topology, std::vector<std::string> hosts) override {
     transport_.set_topology(topology, std::move(hosts));
   }

@@ -27,6 +27,7 @@ struct PostedGroup {
   int rank = 0;
   CommPhase phase;
   std::vector<int> pending_peers;  ///< one entry a message that is not done
+  int last_peer = -1;              ///< other rank of the message that was done last
   std::string error;
 };
 
@@ -97,7 +98,7 @@ class Mailbox {
 };
 
 std::shared_ptr<PostedGroup> Mailbox::post(int rank, const MessageGroup& group) {
-  auto posted = std::make_shared<PostedGroup>(PostedGroup{rank, group.phase, {}, {}});
+  auto posted = std::make_shared<PostedGroup>(PostedGroup{rank, group.phase, {}, -1, {}});
   for (const SendOp& send : group.sends) {
     check(send.peer >= 0 && send.peer < size_, "the receiver of a message is a rank");
     if (!send.bytes.empty()) {
@@ -164,6 +165,7 @@ void Mailbox::complete(PostedGroup& group, int peer, std::string error) {
   const std::lock_guard lock(state.mutex);
   auto& pending = group.pending_peers;
   pending.erase(std::find(pending.begin(), pending.end(), peer));
+  group.last_peer = peer == group.rank ? group.last_peer : peer;
   if (!error.empty()) {
     group.error = std::move(error);
   }
@@ -259,6 +261,7 @@ class LocalRequest final : public Request {
 
   bool done() override { return mailbox_->done(*group_); }
   void wait() override { mailbox_->wait(group_); }
+  int last_peer() const override { return group_->last_peer; }
 
  private:
   std::shared_ptr<Mailbox> mailbox_;

@@ -156,6 +156,9 @@ bool MpiEngine::progress() {
     if (group.error.empty()) {  // once done, `error` may be read without the mutex
       group.error = error_of(part, i, code);
     }
+    if (part.peer != site_.rank) {
+      group.last_peer = part.peer;
+    }
     if (--group.pending == 0 || !group.error.empty()) {
       group.done.store(true, std::memory_order_release);
     }

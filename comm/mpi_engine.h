@@ -19,8 +19,9 @@ namespace cartesian {
 /// A posted group. `done` may be read by any thread; the rest once `done`, or under the mutex.
 struct MpiGroup {
   CommPhase phase;
-  int pending = 0;    ///< requests that are not complete
-  std::string error;  ///< what went wrong, or empty
+  int pending = 0;     ///< requests that are not complete
+  std::string error;   ///< what went wrong, or empty
+  int last_peer = -1;  ///< other rank of the message that was done last
   std::atomic<bool> done = false;
 };
 

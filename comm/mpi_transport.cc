@@ -40,6 +40,7 @@ class MpiRequest final : public Request {
   ~MpiRequest() override;
   bool done() override { return group_->done.load(std::memory_order_acquire); }
   void wait() override;
+  int last_peer() const override { return group_->last_peer; }
 
  private:
   MpiTransport& transport_;
@@ -62,7 +63,7 @@ class MpiTransport final : public Transport {
   std::string host() const override { return engine_.site().host; }
 
   std::unique_ptr<Request> post(MessageGroup messages) override;
-  void exchange(MessageGroup messages) override;
+  int exchange(MessageGroup messages) override;
   void set_topology(const Topology& topology, std::vector<std::string> hosts) override {
     traffic_.set_topology(topology);
     const std::lock_guard lock(mpi_mutex_);
@@ -140,7 +141,11 @@ std::unique_ptr<Request> MpiTransport::post(MessageGroup messages) {
   return request;
 }
 
-void MpiTransport::exchange(MessageGroup messages) { MpiRequest(*this, start(messages)).wait(); }
+int MpiTransport::exchange(MessageGroup messages) {
+  MpiRequest request(*this, start(messages));
+  request.wait();
+  return request.last_peer();
+}
 
 std::string MpiTransport::poll(const MpiGroup& group, steady_clock::time_point start,
                                steady_clock::time_point now, bool& advanced) {

@@ -15,12 +15,17 @@ class SplitRequest final : public Request {
       : intra_(std::move(intra)), inter_(std::move(inter)) {}
   bool done() override { return is_done(inter_) && is_done(intra_); }
   void wait() override {
-    for (const std::unique_ptr<Request>& request : {std::ref(inter_), std::ref(intra_)}) {
-      if (request != nullptr) {
-        request->wait();
-      }
+    if (inter_ != nullptr) {
+      inter_->wait();
+      last_peer_ = inter_->last_peer();
+    }
+    if (intra_ != nullptr) {
+      const bool was_done = inter_ != nullptr && intra_->done();
+      intra_->wait();
+      last_peer_ = was_done ? last_peer_ : intra_->last_peer();
     }
   }
+  int last_peer() const override { return last_peer_; }
 
  private:
   static bool is_done(const std::unique_ptr<Request>& request) {
@@ -29,6 +34,7 @@ class SplitRequest final : public Request {
 
   std::unique_ptr<Request> intra_;
   std::unique_ptr<Request> inter_;
+  int last_peer_ = -1;
 };
 
 bool is_empty(const MessageGroup& group) { return group.sends.empty() && group.recvs.empty(); }
@@ -54,17 +60,19 @@ class SplitTransport final : public Transport {
     return std::make_unique<SplitRequest>(std::move(intra), std::move(inter));
   }
 
-  void exchange(MessageGroup group) override {
+  int exchange(MessageGroup group) override {
     auto [within, between] = split(std::move(group));
     if (is_empty(within)) {
-      inter_.exchange(std::move(between));
-    } else if (is_empty(between)) {
-      intra_.exchange(std::move(within));
-    } else {
-      const auto intra = intra_.post(std::move(within));
-      inter_.exchange(std::move(between));
-      intra->wait();
+      return inter_.exchange(std::move(between));
     }
+    if (is_empty(between)) {
+      return intra_.exchange(std::move(within));
+    }
+    const auto intra = intra_.post(std::move(within));
+    const int last_of_inter = inter_.exchange(std::move(between));
+    const bool was_done = intra->done();
+    intra->wait();
+    return was_done ? last_of_inter : intra->last_peer();
   }
 
   void set_topology(const Topology& topology, std::vector<std::string> hosts) override {

@@ -2,6 +2,7 @@
 // TimedTransport: another transport, and how long this rank waits for it: communication that
 // nothing hides, other ranks' lateness included.
 
+#include <span>
 #include <vector>
 
 #include "base/clock.h"
@@ -26,21 +27,26 @@ class TimedTransport final : public ForwardingTransport {
 
   /// Since it was made.
   Seconds waited() const { return waited_; }
+  /// [ranks] seconds of waited() by whom they were spent on: all of a wait counts for the peer
+  /// whose message was done last (Request::last_peer()), be it that it was late or that its link is
+  /// slow.
+  std::span<const double> waited_by_peer() const { return waited_by_peer_; }
   /// Groups that are waited for from now on are noted in `spans`; nullptr: none are.
   void record(std::vector<CommSpan>* spans) { spans_ = spans; }
 
   std::unique_ptr<Request> post(MessageGroup group) override;
-  void exchange(MessageGroup group) override;
+  int exchange(MessageGroup group) override;
 
  private:
   class TimedRequest;
   CommSpan span_of(const MessageGroup& group) const;
-  /// The wait that began at span.wait_began has ended.
-  void note(CommSpan span);
+  /// The wait that began at span.wait_began has ended, by a message of `last_peer` if that is >= 0.
+  void note(CommSpan span, int last_peer);
 
   const Clock& clock_;
   Counter& counter_;
   Seconds waited_{0};
+  std::vector<double> waited_by_peer_;
   std::vector<CommSpan>* spans_ = nullptr;
 };
 

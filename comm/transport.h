@@ -58,6 +58,8 @@ class Request {
   /// Returns when every message is done. Throws CommError, naming rank, peer, phase and layer, at
   /// the deadline, when a peer has failed (with its cause), or when a size does not match.
   virtual void wait() = 0;
+  /// After wait(): the other rank whose message was done last; -1 if there was none.
+  virtual int last_peer() const = 0;
 };
 
 struct TransportOptions {
@@ -77,8 +79,12 @@ class Transport {
   virtual std::string host() const = 0;
 
   virtual std::unique_ptr<Request> post(MessageGroup group) = 0;
-  /// post() and wait() in one; a backend may have a quicker way.
-  virtual void exchange(MessageGroup group) { post(std::move(group))->wait(); }
+  /// post() and wait() in one; a backend may have a quicker way. Returns the request's last_peer().
+  virtual int exchange(MessageGroup group) {
+    const std::unique_ptr<Request> request = post(std::move(group));
+    request->wait();
+    return request->last_peer();
+  }
 
   /// From now on traffic is counted by scope, within a node or between nodes, and errors name the
   /// peers' hosts. REQUIRES: one host for every rank.

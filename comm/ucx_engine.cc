@@ -230,6 +230,9 @@ void UcxEngine::complete(Message& message, Ended ended) {
   if (group.error.empty()) {  // once done, `error` may be read without the mutex
     group.error = error_of(message, ended);
   }
+  if (message.peer != site_.rank) {
+    group.last_peer = message.peer;
+  }
   if (--group.pending == 0 || !group.error.empty()) {
     group.done.store(true, std::memory_order_release);
   }

@@ -25,8 +25,9 @@ namespace cartesian {
 /// A posted group. `done` may be read by any thread; the rest once `done`, or under the mutex.
 struct UcxGroup {
   CommPhase phase;
-  int pending = 0;    ///< messages that are not complete
-  std::string error;  ///< what went wrong, or empty
+  int pending = 0;     ///< messages that are not complete
+  std::string error;   ///< what went wrong, or empty
+  int last_peer = -1;  ///< other rank of the message that was done last
   std::atomic<bool> done = false;
 };
 

@@ -64,6 +64,7 @@ class UcxRequest final : public Request {
   ~UcxRequest() override;
   bool done() override;
   void wait() override;
+  int last_peer() const override { return group_->last_peer; }
 
  private:
   UcxTransport& transport_;
@@ -89,7 +90,7 @@ class UcxTransport final : public Transport {
   std::string host() const override { return engine_.site().host; }
 
   std::unique_ptr<Request> post(MessageGroup messages) override;
-  void exchange(MessageGroup messages) override;
+  int exchange(MessageGroup messages) override;
   void set_topology(const Topology& topology, std::vector<std::string> hosts) override {
     traffic_.set_topology(topology);
     const std::lock_guard lock(mutex_);
@@ -170,7 +171,11 @@ std::unique_ptr<Request> UcxTransport::post(MessageGroup messages) {
   return request;
 }
 
-void UcxTransport::exchange(MessageGroup messages) { UcxRequest(*this, start(messages)).wait(); }
+int UcxTransport::exchange(MessageGroup messages) {
+  UcxRequest request(*this, start(messages));
+  request.wait();
+  return request.last_peer();
+}
 
 std::string UcxTransport::trouble(const UcxGroup& group, steady_clock::time_point start) const {
   if (group.done) {

@@ -23,9 +23,9 @@ class GroupMeter final : public ForwardingTransport {
     count(group);
     return ForwardingTransport::post(std::move(group));
   }
-  void exchange(MessageGroup group) override {
+  int exchange(MessageGroup group) override {
     count(group);
-    ForwardingTransport::exchange(std::move(group));
+    return ForwardingTransport::exchange(std::move(group));
   }
 
  private:
