@@ -8,7 +8,7 @@ usage: bash cluster/install.sh [build] [tests] [corpora] [browser]
 
 Installs what is missing of the named sets of packages (the first three if none is named):
   build    compilers, libraries, Open MPI and UCX: what building and running `cartesian` needs
-  tests    GoogleTest, Google Benchmark, METIS, clang-tidy, clang-format, git, Python, iproute2 and Slurm
+  tests    GoogleTest, Google Benchmark, METIS, clang-tidy, clang-format, git, Python, iproute2, Prometheus and Slurm
   corpora  Python and what reads the public-domain texts of cluster/corpora.sh
   browser  Chromium, in which a test opens the report's page; that test is skipped without it
 Needs root or sudo only if something is missing. Made for Debian 12 and Ubuntu 24.04.
@@ -20,7 +20,7 @@ TXT
 build_packages=(g++ cmake ninja-build 'pkgconf|pkg-config' openmpi-bin libopenmpi-dev libucx-dev libdnnl-dev
   ocl-icd-opencl-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libxxhash-dev
   libsentencepiece-dev libboost-dev libssl-dev prometheus-cpp-dev)
-tests_packages=(libgtest-dev libbenchmark-dev libmetis-dev python3 python3-venv git iproute2
+tests_packages=(libgtest-dev libbenchmark-dev libmetis-dev python3 python3-venv git iproute2 prometheus
   slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge 'libpmix2|libpmix2t64'
   'clang-tidy-16|clang-tidy-17|clang-tidy-18' 'clang-format-16|clang-format-17|clang-format-18')
 corpora_packages=(python3 'libreadline8|libreadline8t64')

@@ -16,6 +16,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "cli"))
 import namespaces  # noqa: E402
+import prometheus  # noqa: E402
 import slurm  # noqa: E402
 
 CTEST = re.compile(r"^\s*\d+/\d+ Test\s+#\d+: (\S+) \.*\s*\*\*\*(Skipped|Not Run)", re.MULTILINE)
@@ -40,6 +41,7 @@ def conditions():
             "no-browser": not any(map(shutil.which, browsers)),
             "no-namespaces": bool(namespaces.missing()),
             "no-slurm": bool(slurm.missing()),
+            "no-prometheus": bool(prometheus.missing()),
             "not-full": not os.environ.get("CARTESIAN_FULL")}
 
 
