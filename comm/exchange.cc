@@ -20,11 +20,16 @@ Exchange::Exchange(Transport& transport, const Topology& topology, const Placeme
       ranks_by_node_(as_index(transport.size())) {
   check(topology.ranks() == transport.size() && placement.shape().ranks == transport.size(),
         "transport, topology and placement have the same ranks");
-  if (options.pivot == PivotBy::gate && placement.score_nodes() > 0) {
-    unscored_ = placement.without_pivot_scores();
-  }
+  placement_changed();
   std::iota(ranks_by_node_.begin(), ranks_by_node_.end(), 0);
   std::ranges::stable_sort(ranks_by_node_, {}, [&](int rank) { return topology.node(rank); });
+}
+
+void Exchange::placement_changed() {
+  unscored_.reset();
+  if (options_.pivot == PivotBy::gate && placement_.score_nodes() > 0) {
+    unscored_ = placement_.without_pivot_scores();
+  }
 }
 
 HopTransfer Exchange::new_transfer(const Context& context, const HopSizes& sizes) {

@@ -85,6 +85,10 @@ class Exchange {
   Exchange(Transport& transport, const Topology& topology, const Placement& placement,
            const ExchangeOptions& options = {});
 
+  /// The placement that the exchange refers to has become another of its shape, on every rank.
+  /// REQUIRES: no transfer is on its way, and no plan of before is used again.
+  void placement_changed();
+
   /// With one sub-layer, or one node, `pivot` is `home`.
   Flow flow() const {
     return options_.flow == Flow::pivot &&

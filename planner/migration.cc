@@ -12,12 +12,6 @@ namespace cartesian {
 
 namespace {
 
-int source_of(std::span<const int> holders, int rank, const Topology& topology) {
-  const auto near = std::ranges::find_if(
-      holders, [&](int holder) { return topology.node(holder) == topology.node(rank); });
-  return near != holders.end() ? *near : holders.front();
-}
-
 double largest(const std::vector<double>& bytes) { return *std::ranges::max_element(bytes); }
 
 }  // namespace
@@ -27,6 +21,12 @@ double Migration::steps_to_pay_back(double saved_s) const {
     return 0;
   }
   return saved_s > 0 ? seconds / saved_s : std::numeric_limits<double>::infinity();
+}
+
+int migration_source(std::span<const int> holders, int rank, const Topology& topology) {
+  const auto near = std::ranges::find_if(
+      holders, [&](int holder) { return topology.node(holder) == topology.node(rank); });
+  return near != holders.end() ? *near : holders.front();
 }
 
 Migration plan_migration(const Placement& from, const Placement& to, const Cluster& cluster,
@@ -51,7 +51,7 @@ Migration plan_migration(const Placement& from, const Placement& to, const Clust
             continue;
           }
           ++migration.replicas;
-          const int source = source_of(holders, rank, topology);
+          const int source = migration_source(holders, rank, topology);
           if (topology.node(source) == topology.node(rank)) {
             migration.intra_bytes += expert_bytes;
             given[as_index(source)] += expert_bytes;

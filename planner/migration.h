@@ -2,6 +2,7 @@
 // Migration: what must move when one placement follows another while training runs.
 
 #include <cstdint>
+#include <span>
 
 #include "base/placement.h"
 #include "planner/cluster.h"
@@ -20,8 +21,12 @@ struct Migration {
   double steps_to_pay_back(double saved_s) const;
 };
 
-/// A replica that is new comes from a rank of its node that has it, or else from the lowest rank
-/// that has it. `expert_bytes`: what moves of an expert. REQUIRES: equal shapes.
+/// Whence a replica comes that is new on `rank`: the lowest rank of its node among `holders`, or
+/// else the lowest of all. REQUIRES: holders ascend, and there is one.
+int migration_source(std::span<const int> holders, int rank, const Topology& topology);
+
+/// Replicas that are new come from their migration_source(). `expert_bytes`: what moves of an
+/// expert. REQUIRES: equal shapes.
 Migration plan_migration(const Placement& from, const Placement& to, const Cluster& cluster,
                          double expert_bytes);
 

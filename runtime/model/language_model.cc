@@ -41,14 +41,23 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Placement& placeme
   const std::int64_t begin = store.size();
   head_ = std::make_unique<LmHead>(store, config);
   head_dense_ = {begin, store.size()};
+  add_experts(placement, rank);
+  loads_.resize(static_cast<std::size_t>(config.moe_layers() * config.sub_layers));
+  clear_loads();
+}
+
+void LanguageModel::add_experts(const Placement& placement, int rank) {
   for (const auto& block : blocks_) {
     if (auto* moe = std::get_if<MoeLayer>(&block->ffn)) {
       moe->add_experts(placement, rank);
     }
   }
-  store.allocate();
-  loads_.resize(static_cast<std::size_t>(config.moe_layers() * config.sub_layers));
-  clear_loads();
+  store_.allocate();
+}
+
+void LanguageModel::replace_experts(const Placement& placement, int rank) {
+  store_.remove_experts();
+  add_experts(placement, rank);
 }
 
 void LanguageModel::clear_loads() {

@@ -36,6 +36,10 @@ class LanguageModel {
 
   const ModelConfig& config() const { return config_; }
 
+  /// Lays out the experts of another placement instead of those that were there; the dense part
+  /// stays. The experts' weights and moments are zero until they are set.
+  void replace_experts(const Placement& placement, int rank);
+
   /// Converts the weights for computing; call after every change of them.
   void pack(const Context& context, DType dtype);
 
@@ -75,6 +79,7 @@ class LanguageModel {
     Arena::Mark mark;  ///< where its other activations begin
   };
 
+  void add_experts(const Placement& placement, int rank);
   /// saved.x to saved.out, with what backward needs in the rest of `saved`. Adds to `loads`
   /// [sub-layer].
   void run_block(RankContext& rank, std::size_t index, const Batch& batch,

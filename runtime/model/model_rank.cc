@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include "base/error.h"
+#include "runtime/model/expert_migration.h"
 
 namespace cartesian {
 
@@ -17,7 +18,7 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
       scratch_(allocator_),
       activations_(allocator_),
       op_{.threads = options.threads, .scratch = scratch_, .metrics = metrics, .clock = clock},
-      exchange_(transport, topology, placement, options.exchange),
+      exchange_(transport, topology, placement_, options.exchange),
       context_{.op = op_,
                .activations = activations_,
                .exchange = exchange_,
@@ -31,8 +32,18 @@ ModelRank::ModelRank(const ModelConfig& config, const Placement& placement,
                .on_route = {}},
       parameters_(options.shard_optimizer ? ParameterStore(transport.rank(), transport.size())
                                           : ParameterStore()),
-      model_(config, placement, transport.rank(), parameters_) {
+      model_(config, placement_, transport.rank(), parameters_) {
   omp_set_num_threads(options.threads);
+}
+
+std::int64_t ModelRank::adopt(const Placement& next) {
+  ExpertMigration migration(transport_, topology_, placement_, next, parameters_);
+  placement_ = next;
+  exchange_.placement_changed();
+  model_.replace_experts(placement_, transport_.rank());
+  migration.finish(parameters_);
+  pack();
+  return migration.received_bytes();
 }
 
 Placement make_placement(FileSystem& files, const ModelConfig& model,

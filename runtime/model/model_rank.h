@@ -23,7 +23,7 @@ struct ModelRankOptions {
 
 class ModelRank {
  public:
-  /// The arguments by reference must outlive it.
+  /// Transport, topology, metrics and clock must outlive it.
   ModelRank(const ModelConfig& config, const Placement& placement, const Topology& topology,
             Transport& transport, Metrics& metrics, const Clock& clock,
             const ModelRankOptions& options);
@@ -32,8 +32,16 @@ class ModelRank {
   ParameterStore& parameters() { return parameters_; }
   RankContext& context() { return context_; }
   Transport& transport() { return transport_; }
+  /// The placement of now, always at the same address.
   const Placement& placement() const { return placement_; }
   const Topology& topology() const { return topology_; }
+
+  /// Goes on with another placement of the same shape: experts that stay keep weights and both
+  /// moments, those that come are received from migration_source(), and all is packed. References
+  /// to this rank's parts stay valid; gradients become zero. REQUIRES: no step in progress.
+  /// Meanwhile a rank holds one more copy of the weights and moments of those experts that it keeps
+  /// or sends. Returns the bytes that this rank received. Collective. Throws CommError.
+  std::int64_t adopt(const Placement& next);
 
   /// After every change of the weights.
   void pack() { model_.pack(op_, options_.dtype); }
@@ -42,7 +50,7 @@ class ModelRank {
   std::int64_t arena_growths() const { return activations_.growths() + scratch_.growths(); }
 
  private:
-  const Placement& placement_;
+  Placement placement_;
   const Topology& topology_;
   Transport& transport_;
   ModelRankOptions options_;

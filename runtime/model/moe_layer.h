@@ -18,6 +18,7 @@ class MoeLayer {
   };
 
   MoeLayer(ParameterStore& store, const ModelConfig& config, int block, int layer);
+  /// See SubLayer::add_experts().
   void add_experts(const Placement& placement, int rank);
 
   void pack(const Context& context, DType dtype);

@@ -10,6 +10,12 @@ namespace cartesian {
 namespace {
 // Tensors used as one start at a cache line.
 constexpr std::int64_t kAlignment = 16;
+
+/// New elements are zero. Unlike resize(), never takes more memory than that.
+void resize_exactly(std::vector<float>& array, std::size_t size) {
+  array.reserve(size);
+  array.resize(size);
+}
 }  // namespace
 
 ParameterStore ParameterStore::layout_only() {
@@ -24,7 +30,7 @@ ElementRange intersect(const ElementRange& a, const ElementRange& b) {
 }
 
 ParameterRef ParameterStore::add(std::vector<NamedTensor> tensors, Shape shape) {
-  check(weights_.empty(), "parameters are added before allocate()");
+  check(!allocated_, "parameters are added before allocate()");
   size_ = (size_ + kAlignment - 1) / kAlignment * kAlignment;
   const ParameterRef ref{size_, shape};
   for (NamedTensor& tensor : tensors) {
@@ -54,13 +60,33 @@ void ParameterStore::end_expert() {
 }
 
 void ParameterStore::allocate() {
-  const auto size = layout_only_ ? 0 : static_cast<std::size_t>(size_);
-  weights_.assign(size, 0.0F);
+  check(!allocated_, "a store is allocated once after the last add()");
+  allocated_ = true;
+  if (layout_only_) {
+    return;
+  }
+  const auto size = static_cast<std::size_t>(size_);
+  const auto moments = static_cast<std::size_t>(dense_moments().size() + size_ - dense_size_);
+  resize_exactly(weights_, size);
+  resize_exactly(first_moments_, moments);
+  resize_exactly(second_moments_, moments);
   gradients_.assign(size, 0.0F);
-  const std::int64_t held = dense_moments().size() + size_ - dense_size_;
-  const auto moments = layout_only_ ? 0 : static_cast<std::size_t>(held);
-  first_moments_.assign(moments, 0.0F);
-  second_moments_.assign(moments, 0.0F);
+}
+
+void ParameterStore::remove_experts() {
+  check(!in_expert_, "experts are complete before they are removed");
+  std::erase_if(tensors_, [&](const NamedTensor& tensor) { return tensor.offset >= dense_size_; });
+  experts_.clear();
+  size_ = dense_size_;
+  allocated_ = false;
+  if (layout_only_) {
+    return;
+  }
+  gradients_ = std::vector<float>();  // before the others grow
+  weights_.resize(static_cast<std::size_t>(dense_size_));
+  const auto moments = static_cast<std::size_t>(dense_moments().size());
+  first_moments_.resize(moments);
+  second_moments_.resize(moments);
 }
 
 std::vector<std::size_t> ParameterStore::dense_bounds(int ranks) const {

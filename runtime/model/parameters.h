@@ -65,8 +65,12 @@ class ParameterStore {
   /// is complete.
   void begin_expert(int layer, int group, int expert, std::span<const int> replicas);
   void end_expert();
-  /// Allocates the arrays, zeroed. Call once, after the last add().
+  /// Allocates the arrays, zeroed but for what remove_experts() left. Call after the last add().
   void allocate();
+  /// Takes the experts out, from the arrays, too; then others may be added, and allocate() called
+  /// again. Of the dense part weights and moments stay as they are, gradients become zero. What
+  /// experts that go have had of memory is kept for those that come.
+  void remove_experts();
   /// Draws the initial weights, keyed by (seed, name, element).
   void initialize(std::uint64_t seed);
 
@@ -115,6 +119,7 @@ class ParameterStore {
   std::int64_t dense_size_ = 0;
   bool in_expert_ = false;
   bool layout_only_ = false;
+  bool allocated_ = false;
   std::vector<float> weights_;
   std::vector<float> gradients_;
   std::vector<float> first_moments_;

@@ -51,6 +51,7 @@ SubLayer::SubLayer(ParameterStore& store, const ModelConfig& config, SubLayerPos
 void SubLayer::add_experts(const Placement& placement, int rank) {
   const auto [block, layer, group] = position_;
   const std::string prefix = names_of(config_, position_).experts;
+  experts_.clear();
   for (const int expert : placement.experts_on(layer, group, rank)) {
     store_.begin_expert(layer, group, expert, placement.replicas(layer, group, expert));
     experts_.emplace_back(store_, fmt::format("{}{}.", prefix, expert), config_.hidden_size,

@@ -68,7 +68,7 @@ class SubLayer {
   };
 
   /// Adds its dense parameters to `store`; add_experts() adds the experts, after every layer's
-  /// dense part.
+  /// dense part. Once the store's experts were removed, it may be called again.
   SubLayer(ParameterStore& store, const ModelConfig& config, SubLayerPosition position);
   void add_experts(const Placement& placement, int rank);
 

@@ -21,26 +21,27 @@ double learning_rate(const TrainConfig& config, std::int64_t step) {
   return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine;
 }
 
-Optimizer::Optimizer(const TrainConfig& config, ParameterStore& parameters)
-    : config_(config), parameters_(parameters) {
-  const ElementRange held = parameters.dense_moments();
+std::vector<Optimizer::Range> Optimizer::ranges() const {
+  std::vector<Range> ranges;
+  const ElementRange held = parameters_.dense_moments();
   bool dense = true;
-  for (const NamedTensor& tensor : parameters.tensors()) {
+  for (const NamedTensor& tensor : parameters_.tensors()) {
     ElementRange elements{tensor.offset, tensor.offset + tensor.shape.numel()};
-    const bool was_dense = std::exchange(dense, tensor.offset < parameters.dense_size());
+    const bool was_dense = std::exchange(dense, tensor.offset < parameters_.dense_size());
     if (dense) {
       elements = intersect(elements, held);
     }
     if (elements.size() == 0) {
       continue;
     }
-    if (!ranges_.empty() && ranges_.back().decay == tensor.decay && was_dense == dense) {
+    if (!ranges.empty() && ranges.back().decay == tensor.decay && was_dense == dense) {
       // The padding between has no gradient and no weight: AdamW leaves it at zero.
-      ranges_.back().elements.end = elements.end;
+      ranges.back().elements.end = elements.end;
     } else {
-      ranges_.push_back({elements, tensor.decay});
+      ranges.push_back({elements, tensor.decay});
     }
   }
+  return ranges;
 }
 
 void Optimizer::update(const Context& context, std::int64_t step, double gradient_scale) {
@@ -50,7 +51,7 @@ void Optimizer::update(const Context& context, std::int64_t step, double gradien
                        .eps = static_cast<float>(config_.eps),
                        .step = step + 1,
                        .gradient_scale = static_cast<float>(gradient_scale)};
-  for (const Range& range : ranges_) {
+  for (const Range& range : ranges()) {
     const Shape shape{range.elements.size()};
     const auto view = [&](std::span<float> array) {
       return Tensor(array.data() + range.elements.begin, shape);

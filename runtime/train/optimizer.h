@@ -15,8 +15,9 @@ double learning_rate(const TrainConfig& config, std::int64_t step);
 
 class Optimizer {
  public:
-  /// `parameters` must be allocated and outlive this.
-  Optimizer(const TrainConfig& config, ParameterStore& parameters);
+  /// `parameters` must outlive this; their layout may change between updates.
+  Optimizer(const TrainConfig& config, ParameterStore& parameters)
+      : config_(config), parameters_(parameters) {}
 
   /// One update, with the gradients times `gradient_scale`, of the weights whose moments this rank
   /// has. `step` counts from 0.
@@ -29,9 +30,11 @@ class Optimizer {
     bool decay = false;
   };
 
+  /// All elements whose moments this rank has.
+  std::vector<Range> ranges() const;
+
   TrainConfig config_;
   ParameterStore& parameters_;
-  std::vector<Range> ranges_;
 };
 
 }  // namespace cartesian

@@ -50,7 +50,8 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .shard_optimizer = config_.parallel.shard_optimizer};
   rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
-  pivot_tally_.emplace(placement_, topology_, rank_->context().exchange.flow(), job_.metrics);
+  pivot_tally_.emplace(rank_->placement(), topology_, rank_->context().exchange.flow(),
+                       job_.metrics);
   timeline_.emplace(config_.run.timeline_steps, job_.clock, transport_, rank_->context().times,
                     topology_);
   chunks_.emplace(config_.exchange.chunks, job_.transport.size());
