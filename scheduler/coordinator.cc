@@ -71,11 +71,11 @@ class Coordinator::Server {
   // Any thread.
   std::uint16_t port() const { return port_; }
 
-  std::uint64_t command(std::string kind, std::string payload) {
+  std::uint64_t command(std::string kind, std::string payload, std::int64_t earliest) {
     std::uint64_t id = 0;
     {
       const std::lock_guard lock(mutex_);
-      id = state_.command(std::move(kind), std::move(payload)).id;
+      id = state_.command(std::move(kind), std::move(payload), earliest).id;
     }
     asio::post(io_, [this, id] { send_to_all(id); });
     return id;
@@ -367,8 +367,8 @@ Coordinator::Coordinator(CoordinatorOptions options, JobShape shape, const JobSe
 Coordinator::~Coordinator() = default;
 
 std::uint16_t Coordinator::port() const { return server_->port(); }
-std::uint64_t Coordinator::command(std::string kind, std::string payload) {
-  return server_->command(std::move(kind), std::move(payload));
+std::uint64_t Coordinator::command(std::string kind, std::string payload, std::int64_t earliest) {
+  return server_->command(std::move(kind), std::move(payload), earliest);
 }
 void Coordinator::inspect(const std::function<void(const JobState&)>& look) const {
   server_->inspect(look);

@@ -38,7 +38,7 @@ class Coordinator {
 
   /// Sends a command to all ranks, also to those that register later, and returns its id; see
   /// JobState::command().
-  std::uint64_t command(std::string kind, std::string payload);
+  std::uint64_t command(std::string kind, std::string payload, std::int64_t earliest = 0);
   /// Calls `look` with the job's state, which stands still meanwhile: to be brief.
   void inspect(const std::function<void(const JobState&)>& look) const;
   ReportWindow take_window();

@@ -123,8 +123,9 @@ std::vector<int> JobState::silent(Seconds limit) const {
   return found;
 }
 
-const Command& JobState::command(std::string kind, std::string payload) {
-  const std::int64_t at_step = std::max<std::int64_t>(step_, 0) + limits_.margin;
+const Command& JobState::command(std::string kind, std::string payload, std::int64_t earliest) {
+  const std::int64_t at_step =
+      std::max(std::max<std::int64_t>(step_, 0) + limits_.margin, earliest);
   return commands_.add(std::move(kind), std::move(payload), at_step, clock_.now());
 }
 

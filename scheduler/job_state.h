@@ -83,10 +83,11 @@ class JobState {
   /// The highest step that any rank told, or -1.
   std::int64_t step() const { return step_; }
 
-  /// A command for all ranks, before the step that is limits.margin above the highest known. It
+  /// A command for all ranks, before the step that is limits.margin above the highest known, or
+  /// before `earliest` if that is later, for who knows better than reports how far ranks are. It
   /// must then be sent to every connection. Throws ConfigError if it is too long. Good until the
   /// next.
-  const Command& command(std::string kind, std::string payload);
+  const Command& command(std::string kind, std::string payload, std::int64_t earliest = 0);
   const CommandLog& commands() const { return commands_; }
 
   /// The sums since the last take_window().

@@ -11,7 +11,9 @@ namespace cartesian {
 namespace {
 
 constexpr Seconds kBetweenLooks{1};
-constexpr int kMostTimes = 20;
+/// Steps from now to the one of a command, which is twice as far away each time.
+constexpr std::int64_t kFirstMargin = 3;
+constexpr int kMostTimes = 12;
 
 std::string trimmed(const std::string& text) {
   const auto first = text.find_first_not_of(" \t\r\n");
@@ -40,7 +42,7 @@ void CommandDesk::attend(std::int64_t next_step, std::uint64_t agreed) {
     issued_.reset();
   } else if (issued_ && next_step >= issued_->at_step) {
     if (issued_->times < kMostTimes) {
-      issue(issued_->kind);
+      issue(issued_->kind, next_step);
     } else {
       close();
     }
@@ -48,7 +50,7 @@ void CommandDesk::attend(std::int64_t next_step, std::uint64_t agreed) {
   if (!issued_ && clock_.now() >= look_at_) {
     look_at_ = clock_.now() + kBetweenLooks;
     if (const std::optional<std::string> word = take_word()) {
-      issue(*word);
+      issue(*word, next_step);
     }
   }
 }
@@ -82,9 +84,10 @@ std::optional<std::string> CommandDesk::take_word() {
   return std::nullopt;
 }
 
-void CommandDesk::issue(std::string kind) {
+void CommandDesk::issue(std::string kind, std::int64_t next_step) {
   Issued issued{.kind = std::move(kind), .times = issued_ ? issued_->times + 1 : 1};
-  issued.id = coordinator_.command(issued.kind, "");
+  issued.id =
+      coordinator_.command(issued.kind, "", next_step + (kFirstMargin << (issued.times - 1)));
   coordinator_.inspect([&](const JobState& state) {
     issued.at_step = state.commands().find(issued.id)->command.at_step;
   });

@@ -26,7 +26,7 @@ class CommandDesk {
 
   /// Between steps, before `next_step`; `agreed`: the id of the command that all ranks act on now,
   /// or 0. Looks for the file at most once a second, and removes what it has read. What came too
-  /// late for a rank is sent anew, some times.
+  /// late for a rank is sent anew, some times, for a step that is ever further away.
   void attend(std::int64_t next_step, std::uint64_t agreed);
   /// No step follows: says what was not done.
   void close();
@@ -34,7 +34,7 @@ class CommandDesk {
  private:
   /// The file's word; nothing if there is none, or it is being written.
   std::optional<std::string> take_word();
-  void issue(std::string kind);
+  void issue(std::string kind, std::int64_t next_step);
 
   struct Issued {
     std::string kind;

@@ -217,6 +217,9 @@ std::optional<Command> ControlPlane::agreed(std::span<const double> votes, std::
   if (desk_ != nullptr) {
     desk_->attend(next_step, command ? command->id : 0);
   }
+  if (endpoint_ != nullptr) {
+    endpoint_->attend();
+  }
   return command;
 }
 
@@ -254,6 +257,9 @@ void ControlPlane::finish(int exit_code, const std::string& reason) {
     while (!ended() && clock.now() < deadline) {
       std::this_thread::sleep_for(kBetweenLooks);
     }
+  }
+  if (endpoint_ != nullptr) {
+    endpoint_->finish(limit);
   }
   endpoint_.reset();  // an error may end the process before anything is destroyed
 }

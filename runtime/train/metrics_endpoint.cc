@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -22,8 +23,9 @@ std::string reached_as(const std::string& address, const std::string& host) {
 
 MetricsEndpoint::MetricsEndpoint(Job& job, const Config& config, Coordinator& coordinator,
                                  const Placement& placement,
-                                 const std::function<void(const std::string&)>& say)
+                                 std::function<void(const std::string&)> say)
     : files_(job.files),
+      say_(std::move(say)),
       address_file_(Path(config.run.dir) / kMetricsAddressFile),
       monitor_({.metrics = {.experts = config.metrics.experts,
                             .window_steps = static_cast<int>(config.metrics.window_steps)}},
@@ -32,7 +34,10 @@ MetricsEndpoint::MetricsEndpoint(Job& job, const Config& config, Coordinator& co
     monitor_.set_placement(placement, /*version=*/0);
   }
   if (config.metrics.served()) {
-    serve(job, config, say);
+    serve(job, config);
+  }
+  if (!config.metrics.push_url.empty()) {
+    push(config.metrics);
   }
 }
 
@@ -45,8 +50,7 @@ MetricsEndpoint::~MetricsEndpoint() {
   }
 }
 
-void MetricsEndpoint::serve(Job& job, const Config& config,
-                            const std::function<void(const std::string&)>& say) {
+void MetricsEndpoint::serve(Job& job, const Config& config) {
   const MetricsConfig& metrics = config.metrics;
   const auto port = static_cast<std::uint16_t>(std::max<std::int64_t>(0, metrics.port));
   server_.emplace(MetricsServerOptions{.address = metrics.address, .port = port}, monitor_);
@@ -58,7 +62,36 @@ void MetricsEndpoint::serve(Job& job, const Config& config,
     discovery_.emplace(job.files, metrics.discovery_file,
                        DiscoveryEntry{.target = target, .job = metrics.job, .run = config.run.dir});
   }
-  say("metrics: " + url);
+  say_("metrics: " + url);
+}
+
+void MetricsEndpoint::push(const MetricsConfig& metrics) {
+  pusher_.emplace(
+      PusherOptions{
+          .url = metrics.push_url, .job = metrics.job, .every = Seconds(metrics.push_every_s)},
+      monitor_, [this](const std::string& trouble) {
+        const std::lock_guard lock(mutex_);
+        troubles_.push_back(trouble);
+      });
+  say_(fmt::format("metrics: pushed to {} as job {}", metrics.push_url, metrics.job));
+}
+
+void MetricsEndpoint::attend() {
+  std::vector<std::string> troubles;
+  {
+    const std::lock_guard lock(mutex_);
+    troubles.swap(troubles_);
+  }
+  for (const std::string& trouble : troubles) {
+    say_(trouble);
+  }
+}
+
+void MetricsEndpoint::finish(Seconds timeout) {
+  if (pusher_) {
+    pusher_->finish(timeout);
+  }
+  attend();
 }
 
 }  // namespace cartesian

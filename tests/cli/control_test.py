@@ -1,13 +1,31 @@
 """A run that is watched and told what to do while it trains."""
 
+import http.server
 import json
 import re
 import socket
+import threading
 import unittest
 import urllib.request
 
 from harness import CliTest
 from job import STOPPED, wait_until
+
+
+class Gateway(http.server.BaseHTTPRequestHandler):
+    """Takes what a Pushgateway takes: (path, text) of every push in `pushes`."""
+
+    pushes = []
+
+    def do_PUT(self):
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.pushes.append((self.path, text))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format, *values):
+        pass
 
 
 class Control(CliTest):
@@ -89,6 +107,27 @@ class Control(CliTest):
         self.assertEqual(result.rank_codes, {0: STOPPED, 1: STOPPED}, result)
         self.assertFalse(discovery.exists())
         self.assertFalse((run.path / "metrics_address").exists())
+
+    def test_pushes_metrics(self):
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as gateway:
+            threading.Thread(target=gateway.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{gateway.server_address[1]}"
+            config, run = self.config(metrics__push_url=url, metrics__job="tests")
+            result = self.run_program("train", config, ranks=2)
+            gateway.shutdown()
+        self.assertIn(f"metrics: pushed to {url} as job tests", result.out)
+        self.assertEqual({path for path, _ in Gateway.pushes}, {"/metrics/job/tests"})
+        self.assertRegex(Gateway.pushes[-1][1], rf"(?m)^cartesian_step {run.steps()[-1]}$")
+
+    def test_a_gateway_that_is_away_costs_no_step(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        config, run = self.config(metrics__push_url=url)
+        result = self.run_program("train", config, ranks=2)
+        self.assertEqual(run.steps()[-1], 8)
+        self.assertEqual(result.out.count("refused"), 1, result)
+        config, _ = self.config(metrics__push_url="https://127.0.0.1:9091")
+        self.assert_refused(("train", config), "metrics.push_url", ranks=2)
 
     def test_nothing_is_left_of_a_run_that_failed(self):
         discovery = self.folder / "failed.json"

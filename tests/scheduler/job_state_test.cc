@@ -119,6 +119,8 @@ TEST_F(JobStateTest, CommandsComeAfterEveryKnownStep) {
   const Command command = state_.command("replan", "{}");
   EXPECT_EQ(command.id, 101U);
   EXPECT_EQ(command.at_step, 15);
+  EXPECT_EQ(state_.command("replan", "{}", 14).at_step, 15);
+  EXPECT_EQ(state_.command("replan", "{}", 90).at_step, 90);
 }
 
 TEST_F(JobStateTest, KnowsWhoHasACommand) {
