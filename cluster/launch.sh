@@ -11,7 +11,8 @@ usage: cluster/launch.sh [-n N] [--hosts FILE] [--max-restarts N] [--min-ranks M
   --hosts FILE      an Open MPI host file ("host slots=8", one a line); every host must see the same paths
   --max-restarts N  bring the job back at most N times (3)
   --min-ranks M     after a failure, go on with the hosts of FILE that still answer if they have slots for M ranks (N)
-  --discovery FILE  serve metrics, and tell Prometheus where by FILE while the job runs (file_sd; metrics.discovery_file)
+  --discovery FILE  serve metrics, and tell Prometheus where by FILE while the job runs (file_sd; metrics.discovery_file);
+                    with --hosts of several hosts, set scheduler.address and metrics.address, too
   --program PATH    the executable (default: as cluster/mpirun.sh finds it)
 Runs `cartesian train CONFIG --resume` by cluster/mpirun.sh.
 Examples: cluster/launch.sh -n 4 -- configs/quickstart.toml --set train.dtype=bfloat16

@@ -13,9 +13,14 @@
 #include <boost/asio.hpp>
 // clang-format on
 
+#include <fmt/format.h>
+
 #include <chrono>
+#include <string>
+#include <string_view>
 
 #include "base/clock.h"
+#include "base/error.h"
 
 namespace cartesian {
 
@@ -32,6 +37,23 @@ inline auto error_in(error_code& error) { return asio::redirect_error(asio::use_
 
 inline std::chrono::nanoseconds in_ns(Seconds time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time);
+}
+
+/// From now on `acceptor` takes connections at a numeric `address` and `port` (0: any), which is
+/// returned. Throws ConfigError, "`refusal` ADDRESS port PORT: ...".
+inline std::uint16_t listen_at(tcp::acceptor& acceptor, const std::string& address,
+                               std::uint16_t port, std::string_view refusal) {
+  try {
+    const tcp::endpoint endpoint(asio::ip::make_address(address), port);
+    acceptor.open(endpoint.protocol());
+    acceptor.set_option(tcp::acceptor::reuse_address(true));
+    acceptor.bind(endpoint);
+    acceptor.listen();
+    return acceptor.local_endpoint().port();
+  } catch (const boost::system::system_error& error) {
+    throw ConfigError(
+        fmt::format("{} {} port {}: {}", refusal, address, port, error.code().message()));
+  }
 }
 
 }  // namespace cartesian

@@ -49,7 +49,8 @@ class Coordinator::Server {
         acceptor_(io_),
         timer_(io_),
         state_(std::move(shape), clock_, options_.job, random_id()) {
-    listen();
+    port_ =
+        listen_at(acceptor_, options_.address, options_.port, "the coordinator cannot listen at");
     spawn(accept_all());
     spawn(tick_all());
     thread_ = std::thread([this] { io_.run(); });
@@ -108,20 +109,6 @@ class Coordinator::Server {
 
  private:
   void spawn(awaitable<void> work) { asio::co_spawn(io_, std::move(work), asio::detached); }
-
-  void listen() {
-    try {
-      const tcp::endpoint endpoint(asio::ip::make_address(options_.address), options_.port);
-      acceptor_.open(endpoint.protocol());
-      acceptor_.set_option(tcp::acceptor::reuse_address(true));
-      acceptor_.bind(endpoint);
-      acceptor_.listen();
-      port_ = acceptor_.local_endpoint().port();
-    } catch (const boost::system::system_error& error) {
-      throw ConfigError(fmt::format("the coordinator cannot listen at {} port {}: {}",
-                                    options_.address, options_.port, error.code().message()));
-    }
-  }
 
   awaitable<void> accept_all() {
     while (!stopping_) {

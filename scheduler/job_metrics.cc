@@ -17,19 +17,10 @@ namespace cartesian {
 
 namespace {
 
-constexpr int kMaxWindow = 10'000;
-
-template <class T>
-void add_to(std::vector<double>& sums, const std::vector<T>& values) {
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    sums[i] += values[i];
-  }
-}
-
 int window_steps(const JobMetricsOptions& options) {
-  if (options.window_steps < 1 || options.window_steps > kMaxWindow) {
-    throw ConfigError(
-        fmt::format("metrics.window_steps is {}; it is 1 to {}", options.window_steps, kMaxWindow));
+  if (options.window_steps < 1 || options.window_steps > JobMetricsOptions::kMostWindowSteps) {
+    throw ConfigError(fmt::format("metrics.window_steps is {}; it is 1 to {}", options.window_steps,
+                                  JobMetricsOptions::kMostWindowSteps));
   }
   return options.window_steps;
 }
@@ -74,18 +65,19 @@ JobMetrics::JobMetrics(JobShape shape, const JobMetricsOptions& options, const C
       clock_(clock),
       window_(shape_, window_steps(options)),
       step_since_(clock.now()),
+      totals_(shape_),
       ranks_(static_cast<std::size_t>(shape_.ranks)),
-      step_s_({0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250}) {
-  totals_.phase_s.resize(shape_.phases.size());
-  totals_.loads.resize(shape_.loads());
-}
+      step_s_({0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250}) {}
 
 void JobMetrics::add(int rank, const StepReport& report) {
   if (report.step > step_) {
     step_ = report.step;
     step_since_ = clock_.now();
   }
-  add_totals(rank, report);
+  totals_.add(rank, report);
+  RankSteps& own = ranks_[static_cast<std::size_t>(rank)];
+  own.last_s = report.step_s;
+  own.compute_s += std::max(0.0, report.step_s - report.wait_s);
   const double flat =
       placement_ ? flat_rows(*placement_, shape_.node_of_rank, rank, report.loads) : -1;
   window_.add(rank, report, flat);
@@ -101,28 +93,6 @@ void JobMetrics::add(int rank, const StepReport& report) {
                report.plans_rejected,
                report.plans_failed,
                report.migrated_bytes};
-  }
-}
-
-void JobMetrics::add_totals(int rank, const StepReport& report) {
-  totals_.reports += 1;
-  totals_.tokens += static_cast<double>(report.tokens);
-  totals_.intra_bytes += static_cast<double>(report.intra_bytes);
-  totals_.inter_bytes += static_cast<double>(report.inter_bytes);
-  totals_.intra_rows += static_cast<double>(report.intra_rows);
-  totals_.inter_rows += static_cast<double>(report.inter_rows);
-  totals_.pivots += static_cast<double>(report.pivots);
-  totals_.pivot_hits += static_cast<double>(report.pivot_hits);
-  totals_.wait_s += report.wait_s;
-  add_to(totals_.phase_s, report.phase_s);
-  add_to(totals_.loads, report.loads);
-  RankTotals& own = ranks_[static_cast<std::size_t>(rank)];
-  own.last_step_s = report.step_s;
-  own.reported = true;
-  own.compute_s += std::max(0.0, report.step_s - report.wait_s);
-  own.wait_s += report.wait_s;
-  for (std::size_t peer = 0; peer < report.waits_by_peer.size(); ++peer) {
-    ranks_[peer].waited_for_s += report.waits_by_peer[peer];
   }
 }
 

@@ -13,6 +13,7 @@
 #include "base/metrics.h"
 #include "base/placement.h"
 #include "scheduler/job_state.h"
+#include "scheduler/report_window.h"
 #include "scheduler/step_report.h"
 #include "scheduler/step_window.h"
 
@@ -25,6 +26,8 @@ namespace cartesian {
 struct JobMetricsOptions {
   std::string experts = "none";  ///< MoE layers whose experts have series: none, all, or "0,3"
   int window_steps = 10;         ///< that gauges are over
+
+  static constexpr int kMostWindowSteps = 10'000;
 };
 
 /// Layers that metrics.experts asks for, ascending. Throws ConfigError naming the key.
@@ -58,26 +61,10 @@ class JobMetrics {
 
  private:
   friend class MetricFamilies;
-  /// Over ranks and steps.
-  struct Totals {
-    double reports = 0;
-    double tokens = 0;
-    double intra_bytes = 0;
-    double inter_bytes = 0;
-    double intra_rows = 0;
-    double inter_rows = 0;
-    double pivots = 0;
-    double pivot_hits = 0;
-    double wait_s = 0;
-    std::vector<double> phase_s;  // [phases]
-    std::vector<double> loads;    // [layers, groups, experts]
-  };
-  struct RankTotals {
-    double last_step_s = 0;
-    bool reported = false;
+  /// What ReportWindow does not have of a rank.
+  struct RankSteps {
+    double last_s = -1;  ///< of its last step; negative before the first
     double compute_s = 0;
-    double wait_s = 0;
-    double waited_for_s = 0;
   };
   /// What rank 0 told last for all.
   struct Latest {
@@ -92,7 +79,6 @@ class JobMetrics {
     std::int64_t plans_failed = 0;
     std::int64_t migrated_bytes = 0;
   };
-  void add_totals(int rank, const StepReport& report);
 
   JobShape shape_;
   std::vector<int> expert_layers_;
@@ -101,8 +87,8 @@ class JobMetrics {
   std::shared_ptr<const Placement> placement_;
   std::int64_t step_ = -1;
   Seconds step_since_;
-  Totals totals_;
-  std::vector<RankTotals> ranks_;
+  ReportWindow totals_;  // since the beginning
+  std::vector<RankSteps> ranks_;
   Latest latest_;
   Histogram step_s_;
 };

@@ -132,26 +132,26 @@ void MetricFamilies::put_time() {
   }
   counter("cartesian_exposed_communication_seconds_total",
           "Seconds that ranks waited for messages instead of computing, over ranks.",
-          metrics_.totals_.wait_s);
+          std::accumulate(metrics_.totals_.wait_s.begin(), metrics_.totals_.wait_s.end(), 0.0));
 }
 
 void MetricFamilies::put_rank_totals() {
   const auto each = [&](auto value) {
     for (std::size_t rank = 0; rank < metrics_.ranks_.size(); ++rank) {
-      if (metrics_.ranks_[rank].reported) {
-        put(value(metrics_.ranks_[rank]), {{"rank", number(rank)}, {"host", shape_.hosts[rank]}});
+      if (metrics_.ranks_[rank].last_s >= 0) {
+        put(value(rank), {{"rank", number(rank)}, {"host", shape_.hosts[rank]}});
       }
     }
   };
   gauge("cartesian_rank_step_seconds", "Seconds of the rank's last step.");
-  each([](const auto& rank) { return rank.last_step_s; });
+  each([&](std::size_t rank) { return metrics_.ranks_[rank].last_s; });
   counter("cartesian_rank_compute_seconds_total",
           "Seconds of the rank's steps in which it did not wait for others.");
-  each([](const auto& rank) { return rank.compute_s; });
+  each([&](std::size_t rank) { return metrics_.ranks_[rank].compute_s; });
   counter("cartesian_rank_wait_seconds_total", "Seconds that the rank waited for others.");
-  each([](const auto& rank) { return rank.wait_s; });
+  each([&](std::size_t rank) { return metrics_.totals_.wait_s[rank]; });
   counter("cartesian_rank_waited_for_seconds_total", "Seconds that others waited for the rank.");
-  each([](const auto& rank) { return rank.waited_for_s; });
+  each([&](std::size_t rank) { return metrics_.totals_.waited_for_s[rank]; });
 }
 
 void MetricFamilies::put_straggler_ratios() {
@@ -288,7 +288,7 @@ void MetricFamilies::put_planning() {
 
 void MetricFamilies::put_control(const ControlCounts& counts) {
   counter("cartesian_reports_total", "Step reports that the coordinator took.",
-          metrics_.totals_.reports);
+          static_cast<double>(metrics_.totals_.reports));
   counter("cartesian_commands_total", "Commands that the coordinator gave to all ranks.",
           static_cast<double>(counts.commands));
   counter("cartesian_commands_late_total",

@@ -98,7 +98,7 @@ class MetricsServer::Server {
  public:
   Server(MetricsServerOptions options, const JobMonitor& monitor)
       : options_(std::move(options)), monitor_(monitor), acceptor_(io_) {
-    listen();
+    port_ = listen_at(acceptor_, options_.address, options_.port, "metrics cannot be served at");
     spawn(accept_all());
     thread_ = std::thread([this] { io_.run(); });
   }
@@ -119,20 +119,6 @@ class MetricsServer::Server {
 
  private:
   void spawn(awaitable<void> work) { asio::co_spawn(io_, std::move(work), asio::detached); }
-
-  void listen() {
-    try {
-      const tcp::endpoint endpoint(asio::ip::make_address(options_.address), options_.port);
-      acceptor_.open(endpoint.protocol());
-      acceptor_.set_option(tcp::acceptor::reuse_address(true));
-      acceptor_.bind(endpoint);
-      acceptor_.listen();
-      port_ = acceptor_.local_endpoint().port();
-    } catch (const boost::system::system_error& error) {
-      throw ConfigError(fmt::format("metrics cannot be served at {} port {}: {}", options_.address,
-                                    options_.port, error.code().message()));
-    }
-  }
 
   awaitable<void> accept_all() {
     while (!stopping_) {

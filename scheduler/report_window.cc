@@ -2,19 +2,9 @@
 
 #include <algorithm>
 
+#include "scheduler/add_lists.h"
+
 namespace cartesian {
-
-namespace {
-
-template <class T>
-void add_to(std::vector<double>& sums, const std::vector<T>& values) {
-  sums.resize(std::max(sums.size(), values.size()));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    sums[i] += values[i];
-  }
-}
-
-}  // namespace
 
 ReportWindow::ReportWindow(const JobShape& shape)
     : phase_s(shape.phases.size()),

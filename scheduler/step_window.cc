@@ -3,20 +3,9 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "scheduler/add_lists.h"
 
 namespace cartesian {
-
-namespace {
-
-template <class T>
-void add_to(std::vector<double>& sums, const std::vector<T>& values) {
-  sums.resize(std::max(sums.size(), values.size()));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    sums[i] += values[i];
-  }
-}
-
-}  // namespace
 
 StepSums::StepSums(const JobShape& shape)
     : loads(shape.loads()),

@@ -1,4 +1,5 @@
 #include "runtime/config/config.h"
+#include "scheduler/job_metrics.h"
 
 namespace cartesian {
 
@@ -9,7 +10,6 @@ constexpr std::int64_t kMostThreads = 1024;
 constexpr std::int64_t kMostChunks = 1024;
 constexpr std::int64_t kMostTimelineSteps = 1000;
 constexpr std::int64_t kLargestPort = 65535;
-constexpr std::int64_t kMostWindowSteps = 100'000;
 
 void model_fields(ModelConfig& model, std::vector<ConfigField>& fields) {
   const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
@@ -259,7 +259,7 @@ void control_fields(Config& config, std::vector<ConfigField>& fields) {
        1,
        {},
        "last steps over which loads and rates are computed",
-       kMostWindowSteps});
+       JobMetricsOptions::kMostWindowSteps});
   add({"metrics.discovery_file",
        &metrics.discovery_file,
        0,

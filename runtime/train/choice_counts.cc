@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/index.h"
+#include "runtime/train/count_pairs.h"
 
 namespace cartesian {
 
@@ -35,30 +36,7 @@ void ChoiceCounts::route(const RoutedChunk& chunk) {
     }
   }
   if (!pairs_.empty()) {
-    count_pairs(chunk);
-  }
-}
-
-void ChoiceCounts::count_pairs(const RoutedChunk& chunk) {
-  const Tensor& a = chunk.choices[0].experts;
-  const Tensor& b = chunk.choices[1].experts;
-  const auto all_a = a.span<std::int32_t>();
-  const auto all_b = b.span<std::int32_t>();
-  const auto a_cols = as_index(a.cols());
-  const auto b_cols = as_index(b.cols());
-  float* layer = pairs_.data() + as_index(chunk.layer) * experts_ * experts_;
-  for (std::size_t row = 0; row < as_index(a.rows()); ++row) {
-    for (const std::int32_t expert_a : all_a.subspan(row * a_cols, a_cols)) {
-      if (expert_a < 0) {
-        continue;
-      }
-      float* pairs = layer + as_index(expert_a) * experts_;
-      for (const std::int32_t expert_b : all_b.subspan(row * b_cols, b_cols)) {
-        if (expert_b >= 0) {
-          pairs[expert_b] += 1;
-        }
-      }
-    }
+    count_pairs(chunk, experts_, pairs_.data() + as_index(chunk.layer) * experts_ * experts_);
   }
 }
 

@@ -25,8 +25,6 @@ class ChoiceCounts {
   const std::vector<float>& pairs() const { return pairs_; }
 
  private:
-  void count_pairs(const RoutedChunk& chunk);
-
   std::size_t groups_;
   std::size_t experts_;
   std::size_t pair_cells_;  ///< 0: never counted

@@ -34,7 +34,7 @@ struct ReportedStep {
   std::int64_t step = 0;  ///< steps done
   const StepResult& result;
   const StepTimes& times;
-  const Traffic& sent;  ///< by this rank
+  const StepTraffic& sent;  ///< by this rank
   const PhaseTimes& phases;
   std::int64_t checkpoint_step = -1;  ///< of the last complete one; -1: none
 };

@@ -1,17 +1,14 @@
 #include "runtime/train/expert_load.h"
 
 #include <algorithm>
-#include <numeric>
+
+#include "scheduler/load_statistics.h"
 
 namespace cartesian {
 
 double balancedness(const RouterLoad& load) {
-  const double largest = load.counts.empty() ? 0 : *std::ranges::max_element(load.counts);
-  if (largest == 0) {
-    return 1;
-  }
-  const double sum = std::accumulate(load.counts.begin(), load.counts.end(), 0.0);
-  return sum / static_cast<double>(load.counts.size()) / largest;
+  const bool any = std::ranges::any_of(load.counts, [](double count) { return count > 0; });
+  return any ? balancedness(std::span<const double>(load.counts)) : 1;
 }
 
 double mean_balancedness(std::span<const RouterLoad> loads) {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "comm/collectives.h"
+#include "runtime/train/count_pairs.h"
 
 namespace cartesian {
 
@@ -50,26 +51,9 @@ ExpertLog::ExpertLog(const ModelConfig& model, std::int64_t every)
 }
 
 void ExpertLog::route(const RoutedChunk& chunk) {
-  if (pairs_.empty()) {
-    return;
-  }
-  const Tensor& a = chunk.choices[0].experts;
-  const Tensor& b = chunk.choices[1].experts;
-  double* pairs = pairs_.data() + chunk.layer * experts_ * experts_;
-  for (std::int64_t row = 0; row < a.rows(); ++row) {
-    const auto chosen_b = b.span<std::int32_t>().subspan(static_cast<std::size_t>(row * b.cols()),
-                                                         static_cast<std::size_t>(b.cols()));
-    for (std::int64_t i = 0; i < a.cols(); ++i) {
-      const std::int32_t expert_a = a.data<std::int32_t>()[row * a.cols() + i];
-      if (expert_a < 0) {
-        break;  // no further choice
-      }
-      for (const std::int32_t expert_b : chosen_b) {
-        if (expert_b >= 0) {
-          pairs[expert_a * experts_ + expert_b] += 1;
-        }
-      }
-    }
+  if (!pairs_.empty()) {
+    count_pairs(chunk, static_cast<std::size_t>(experts_),
+                pairs_.data() + chunk.layer * experts_ * experts_);
   }
 }
 

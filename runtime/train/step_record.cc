@@ -29,7 +29,7 @@ nlohmann::ordered_json phase_seconds(const PhaseTimes& times) {
 
 }  // namespace
 
-Traffic traffic_so_far(Metrics& metrics) {
+StepTraffic traffic_so_far(Metrics& metrics) {
   const auto value = [&](const char* name) { return metrics.counter(name).value(); };
   return {.intra_bytes = value("cartesian_transport_bytes_total{scope=\"intra\"}"),
           .inter_bytes = value("cartesian_transport_bytes_total{scope=\"inter\"}"),
@@ -42,7 +42,8 @@ Traffic traffic_so_far(Metrics& metrics) {
 }
 
 nlohmann::ordered_json step_record(const ProgressReport& report, const StepResult& result,
-                                   const StepTimes& times, const Traffic& sent, ModelRank& rank) {
+                                   const StepTimes& times, const StepTraffic& sent,
+                                   ModelRank& rank) {
   nlohmann::ordered_json record = {{"step", report.step},
                                    {"loss", result.loss},
                                    {"balance_loss", result.balance_loss},

@@ -16,7 +16,7 @@ struct StepTimes {
 };
 
 /// To other ranks of the node and to other nodes, as transports and exchanges count it.
-struct Traffic {
+struct StepTraffic {
   double intra_bytes = 0;  ///< of all messages
   double inter_bytes = 0;
   double intra_rows = 0;  ///< of tokens, there and back, in forward and backward
@@ -27,12 +27,13 @@ struct Traffic {
   double pivot_rows = 0;
   double oracle_rows = 0;
 };
-using TrafficSums = std::array<double, sizeof(Traffic) / sizeof(double)>;  ///< in that order
+using TrafficSums = std::array<double, sizeof(StepTraffic) / sizeof(double)>;  ///< in that order
 /// What this rank has sent since its start.
-Traffic traffic_so_far(Metrics& metrics);
+StepTraffic traffic_so_far(Metrics& metrics);
 
 /// As docs/formats.md describes it. `sent`: by all ranks.
 nlohmann::ordered_json step_record(const ProgressReport& report, const StepResult& result,
-                                   const StepTimes& times, const Traffic& sent, ModelRank& rank);
+                                   const StepTimes& times, const StepTraffic& sent,
+                                   ModelRank& rank);
 
 }  // namespace cartesian

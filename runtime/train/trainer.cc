@@ -254,13 +254,13 @@ Trainer::Agreement Trainer::agree_on_step() {
   TrafficSums sent{};
   std::ranges::copy(traffic, sent.begin());
   return {.stop = sums[0] > 0,
-          .sent = std::bit_cast<Traffic>(sent),
-          .sent_here = std::bit_cast<Traffic>(here),
+          .sent = std::bit_cast<StepTraffic>(sent),
+          .sent_here = std::bit_cast<StepTraffic>(here),
           .command = control_->agreed(votes, step_ + 1)};
 }
 
 void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step,
-                          const Traffic& sent) {
+                          const StepTraffic& sent) {
   if (step_ == 1) {
     first_loss_ = result.loss;
   }

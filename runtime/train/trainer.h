@@ -56,12 +56,13 @@ class Trainer {
   /// what all are told to do now. Completes the checkpoint in progress if it is on disk.
   struct Agreement {
     bool stop = false;
-    Traffic sent;
-    Traffic sent_here;
+    StepTraffic sent;
+    StepTraffic sent_here;
     std::optional<Command> command;
   };
   Agreement agree_on_step();
-  void report_step(const StepResult& result, const StepTimes& times_of_step, const Traffic& sent);
+  void report_step(const StepResult& result, const StepTimes& times_of_step,
+                   const StepTraffic& sent);
   /// Rank 0 writes timeline.json once it is complete. Collective.
   void end_timeline_step();
   /// Writes the experts' record if its interval has ended, or `now`. Collective.

@@ -131,6 +131,11 @@ class NoRestart(LaunchTest):
                 result = self.ended(self.start_launch(*words[:1], settings=words[1:]), 2 if words[1:] else 1)
                 self.assertEqual(len(self.said(result)), 1, result)
 
+    def test_discovery_is_a_setting_of_the_run(self):
+        config, _ = self.config(**self.CHANGES)
+        result = self.ended(self.start_launch(config, "--discovery", "targets/x.json", program=self.program('echo "$@"')), 0)
+        self.assertIn("--set metrics.discovery_file=targets/x.json", result.out)
+
     def test_the_ranks_code_counts_and_not_mpiruns(self):
         config, _ = self.config(**self.CHANGES)
         self.ended(self.start_launch(config, program=self.program("exit 0")), 0)

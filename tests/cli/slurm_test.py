@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import unittest
+import urllib.request
 import uuid
 
 import namespaces
@@ -142,6 +143,18 @@ class SlurmJobs(SlurmTest):
 
     def test_scancel(self):
         self.cancel(*self.start_long())
+
+    def test_discovery(self):
+        """Prometheus finds the job while it runs."""
+        found = self.new_folder() / "run.json"
+        number, run = self.start_long(f"--export=ALL,CARTESIAN_DISCOVERY={found}")
+        (entry,) = json.loads(found.read_text())
+        url = f"http://{entry['targets'][0]}/metrics"
+        self.assertEqual((run.path / "metrics_address").read_text().strip(), url)
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            self.assertIn("cartesian_ranks 2\n", answer.read().decode())
+        self.cancel(number, run)
+        self.assertFalse(found.exists())
 
 
 @unittest.skipIf(slurm.missing(), f"needs root and Slurm: {slurm.missing()}")
