@@ -52,9 +52,9 @@ int finish_after_shared_error(Job& job, const Error& error) {
   if (job.is_root()) {
     fmt::print(stderr, "cartesian: {}\n", error.what());
   }
+  job.stop.settle();
   try {
     job.transport.finish();
-    job.stop.settle();
   } catch (const CommError& lost) {
     job.transport.abort(lost.what());
     end_after_error(kExitError);
@@ -66,8 +66,8 @@ int run_body(Job& job, const std::function<int(Job&)>& body) {
   try {
     return run_alive(job, [&] {
       const int code = body(job);
-      job.transport.finish();
       job.stop.settle();
+      job.transport.finish();
       return code;
     });
   } catch (const Error& error) {

@@ -21,8 +21,9 @@ class StopSignal {
 
   bool requested() const { return requested_.load(); }
 
-  /// The process has its exit code and only ends: from now on the signals change nothing. A
-  /// launcher sends TERM to all ranks as soon as the first has ended with a code that is not 0.
+  /// The process has its exit code and only ends: from now on the signals change nothing. Called
+  /// before the ranks part, since a launcher sends TERM to all as soon as the first has ended with
+  /// a code that is not 0, while others may still be leaving the last barrier.
   void settle() { settled_ = true; }
 
  private:
