@@ -8,12 +8,6 @@
 
 namespace cartesian {
 
-namespace {
-
-constexpr std::size_t kWidestCell = 4;
-
-}  // namespace
-
 StyledLine share_bar(double share, std::size_t width, TextStyle style) {
   constexpr std::array<std::string_view, 8> kParts = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
   const double columns = std::clamp(share, 0.0, 1.0) * static_cast<double>(width);

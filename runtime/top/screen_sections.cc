@@ -15,8 +15,7 @@ namespace cartesian {
 
 namespace {
 
-constexpr std::size_t kNameWidth = 15;
-constexpr std::size_t kHostWidth = 16;
+constexpr std::size_t kNameWidth = 14;
 
 // As in cluster/monitoring: its alerts, and the dashboards' colours below them.
 struct Limits {
@@ -66,13 +65,14 @@ StyledLine heading(std::string_view name, std::string_view rest = "") {
   return line.add(rest, TextStyle::dim);
 }
 
-/// Fields on as few lines as they need.
-ScreenLines flow(std::span<const StyledLine> fields, std::size_t width) {
+/// Fields on as few lines as they need, each of which begins with `indent`.
+ScreenLines flow(std::span<const StyledLine> fields, std::size_t width,
+                 std::string_view indent = "") {
   constexpr std::string_view kBetween = "   ";
   ScreenLines lines;
   for (const StyledLine& field : fields) {
     if (lines.empty() || lines.back().width() + kBetween.size() + field.width() > width) {
-      lines.push_back(field);
+      lines.push_back(StyledLine(indent).add(field));
     } else {
       lines.back().add(kBetween).add(field);
     }
@@ -119,45 +119,77 @@ StyledLine step_field(const JobView& view, const ScreenContext& context) {
   return field;
 }
 
-/// Columns of the load's cells: what the figures beside them leave.
+/// Of a row of experts: its label, the cells of its loads, and figures.
 struct ExpertColumns {
+  static constexpr std::size_t kFigures = 32;
+
   std::size_t label = 6;
   std::size_t cells = 0;
+  std::size_t most = 0;  ///< experts that the job tells the loads of
 
-  explicit ExpertColumns(const JobView& view, std::size_t width) {
-    constexpr std::size_t kFigures = 33;
-    std::size_t most = 0;
+  ExpertColumns(const JobView& view, std::size_t width) {
+    constexpr std::size_t kHeading = 48;
     for (const ExpertsView& experts : view.experts) {
-      const std::size_t label_width = fmt::format("{} {}", experts.layer, experts.group).size();
-      label = std::clamp<std::size_t>(label_width + 3, label, 12);
+      const std::size_t needed = fmt::format("  {} {} ", experts.layer, experts.group).size();
+      label = std::clamp<std::size_t>(needed, label, 12);
       most = std::max(most, experts.loads.size());
     }
-    if (most > 0 && width > label + kFigures) {
-      cells = std::min(width - label - kFigures, most * 4);
-      together = experts_per_cell(most, cells);
+    if (width > label + kFigures) {
+      cells = std::min(width - label - kFigures, std::max(most * kWidestCell, kHeading));
     }
   }
-
-  std::size_t together = 1;
 };
+
+StyledLine experts_heading(const JobView& view, const ExpertColumns& columns) {
+  const bool all = std::ranges::none_of(
+      view.experts, [](const ExpertsView& experts) { return experts.loads.empty(); });
+  std::string rest = columns.most > 0 ? fmt::format(", loads {}", span_of(view)) : ", mean/max";
+  if (const std::size_t together = experts_per_cell(columns.most, columns.cells); together > 1) {
+    rest += fmt::format(", {} a cell", together);
+  }
+  if (columns.most > 0 && !all) {
+    rest += ", dim: mean/max";
+  }
+  StyledLine title = heading("Experts", rest);
+  if (title.width() > columns.label + columns.cells) {
+    title = heading("Experts");
+  }
+  return title.fit(columns.label + columns.cells)
+      .add(fmt::format("{:>9}{:>6}{:>8}{:>9}", "max/mean", "dead", "ranks", "co-loc."),
+           TextStyle::dim);
+}
 
 StyledLine experts_row(const ExpertsView& experts, const ExpertColumns& columns) {
   StyledLine line(fmt::format("  {} {}", experts.layer, experts.group));
   line.fit(columns.label);
-  if (columns.cells > 0) {
+  if (!experts.loads.empty()) {
     line.add(load_cells(experts.loads, columns.cells).fit(columns.cells));
+  } else if (experts.imbalance.value_or(0) > 0) {
+    line.add(share_bar(1 / *experts.imbalance, columns.cells, TextStyle::dim));
   }
-  line.add(fmt::format("{:>10}", fixed(experts.imbalance, 2)));
+  line.fit(columns.label + columns.cells);
+  line.add(fmt::format("{:>9}", fixed(experts.imbalance, 2)));
   line.add(fmt::format("{:>6}", whole(experts.dead)),
            experts.dead.value_or(0) > 0 ? TextStyle::warning : TextStyle::plain);
-  line.add(fmt::format("{:>7}", fixed(experts.rank_imbalance, 2)),
+  line.add(fmt::format("{:>8}", fixed(experts.rank_imbalance, 2)),
            style_of(experts.rank_imbalance, kRankImbalance));
   return line.add(fmt::format("{:>9}", percent(experts.colocation)));
 }
 
-StyledLine ranks_row(const RankView& rank) {
-  StyledLine line(fmt::format("{:>6} ", rank.rank));
-  line.add(rank.host).fit(7 + kHostWidth);
+/// Of the hosts' names: what the figures of ranks leave.
+std::size_t host_columns(const JobView& view, std::size_t width) {
+  constexpr std::size_t kOthers = 54;
+  std::size_t longest = 0;
+  for (const RankView& rank : view.ranks) {
+    longest = std::max(longest, rank.host.size());
+  }
+  const std::size_t room = width > kOthers ? width - kOthers : 0;
+  return std::clamp<std::size_t>(std::min(longest, room), 10, 40);
+}
+
+StyledLine ranks_row(const RankView& rank, std::size_t hosts) {
+  StyledLine line(fmt::format("{:>6}  ", rank.rank));
+  line.add(rank.host).fit(8 + hosts);
   line.add(fmt::format("{:>7}", fixed(rank.straggler_ratio, 2)),
            style_of(rank.straggler_ratio, kStragglerRatio));
   return line.add(fmt::format("{:>9}{:>10}{:>8}{:>12}", fixed(rank.step_s, 3),
@@ -217,30 +249,30 @@ ScreenLines phases_section(const JobView& view, std::size_t width) {
   }
   if (view.exposed_share && view.step_s) {
     const TextStyle style = style_of(view.exposed_share, kExposedShare);
-    lines.push_back(row("waits (exposed)", *view.exposed_share, *view.exposed_share * *view.step_s,
+    lines.push_back(row("exposed waits", *view.exposed_share, *view.exposed_share * *view.step_s,
                         style == TextStyle::plain ? TextStyle::dim : style));
   }
   return lines;
 }
 
 ScreenLines traffic_section(const JobView& view, std::size_t width) {
-  ScreenLines lines = {heading("Traffic", fmt::format("{:>21}{:>12}", "bytes/s", "rows/s"))};
+  ScreenLines lines = {heading("Traffic", fmt::format("{:>19}{:>9}", "bytes/s", "rows/s"))};
   for (const TrafficView& traffic : view.traffic) {
     const std::string name = traffic.scope == "intra"   ? "inside nodes"
                              : traffic.scope == "inter" ? "between nodes"
                                                         : traffic.scope;
     StyledLine line("  ");
     line.add(name).fit(2 + kNameWidth);
-    lines.push_back(line.add(
-        fmt::format("{:>11}{:>12}", traffic.bytes_per_s ? bytes(*traffic.bytes_per_s) : "-",
-                    traffic.rows_per_s ? format_count(*traffic.rows_per_s) : "-")));
+    lines.push_back(
+        line.add(fmt::format("{:>10}{:>9}", traffic.bytes_per_s ? bytes(*traffic.bytes_per_s) : "-",
+                             traffic.rows_per_s ? format_count(*traffic.rows_per_s) : "-")));
   }
   const JobSnapshot& now = view.now;
   const std::vector<StyledLine> fields = {
-      StyledLine(fmt::format("  copies a token {}", fixed(now.copies_per_token, 2))),
+      StyledLine(fmt::format("copies a token {}", fixed(now.copies_per_token, 2))),
       StyledLine(fmt::format("dedup {}", fixed(now.dedup_factor, 2))),
-      StyledLine(fmt::format("  pivot hits {}", percent(view.pivot_hit_rate)))};
-  append(lines, flow(fields, width));
+      StyledLine(fmt::format("pivot hits {}", percent(view.pivot_hit_rate)))};
+  append(lines, flow(fields, width, "  "));
   return lines;
 }
 
@@ -249,11 +281,11 @@ ScreenLines plan_section(const JobView& view, std::size_t width) {
   ScreenLines lines = {heading("Plan", fmt::format(" {}", whole(now.plan_version)))};
   std::vector<StyledLine> fields;
   for (const auto& [outcome, count] : now.plans) {
-    fields.emplace_back(fmt::format("{}{} {:.0f}", fields.empty() ? "  " : "", outcome, count),
+    fields.emplace_back(fmt::format("{} {:.0f}", outcome, count),
                         outcome == "failed" && count > 0 ? TextStyle::alarm : TextStyle::plain);
   }
-  fields.emplace_back(fmt::format("  moved {}", bytes(now.migrated_bytes)));
-  append(lines, flow(fields, width));
+  fields.emplace_back(fmt::format("moved {}", bytes(now.migrated_bytes)));
+  append(lines, flow(fields, width, "  "));
   if (now.placement) {
     const PlacementSummary& placement = *now.placement;
     const std::int64_t experts = placement.layers * placement.groups * placement.experts;
@@ -267,20 +299,7 @@ ScreenLines experts_section(const JobView& view, std::size_t width, std::size_t 
     return {};
   }
   const ExpertColumns columns(view, width);
-  std::string rest = fmt::format(" by layer and group, {}", span_of(view));
-  if (columns.cells == 0) {
-    rest = " by layer and group";
-  } else if (columns.together > 1) {
-    rest += fmt::format(", {} a cell", columns.together);
-  }
-  StyledLine title = heading("Experts", rest);
-  const std::size_t left = columns.label + columns.cells;
-  if (title.width() > left + 1) {
-    title = heading("Experts");
-  }
-  title.fit(left).add(fmt::format("{:>10}{:>6}{:>7}{:>9}", "max/mean", "dead", "ranks", "co-loc."),
-                      TextStyle::dim);
-  ScreenLines lines = {title};
+  ScreenLines lines = {experts_heading(view, columns)};
   const std::size_t shown = shown_rows(view.experts.size(), rows);
   for (std::size_t i = 0; i < shown; ++i) {
     lines.push_back(experts_row(view.experts[i], columns));
@@ -297,19 +316,19 @@ ScreenLines experts_section(const JobView& view, std::size_t width, std::size_t 
   return lines;
 }
 
-ScreenLines ranks_section(const JobView& view, std::size_t /*width*/, std::size_t rows) {
+ScreenLines ranks_section(const JobView& view, std::size_t width, std::size_t rows) {
   if (view.ranks.empty()) {
     return {};
   }
-  StyledLine title = heading("Ranks", ", slowest first");
-  title.fit(7 + kHostWidth)
-      .add(fmt::format("{:>7}{:>9}{:>10}{:>8}{:>12}", "ratio", "step s", "computes", "waits",
-                       "waited for"),
-           TextStyle::dim);
+  const std::size_t hosts = host_columns(view, width);
+  StyledLine title = heading("Ranks", ", slowest");
+  title.fit(8 + hosts).add(fmt::format("{:>7}{:>9}{:>10}{:>8}{:>12}", "ratio", "step s", "computes",
+                                       "waits", "waited for"),
+                           TextStyle::dim);
   ScreenLines lines = {title};
   const std::size_t shown = shown_rows(view.ranks.size(), rows);
   for (std::size_t i = 0; i < shown; ++i) {
-    lines.push_back(ranks_row(view.ranks[i]));
+    lines.push_back(ranks_row(view.ranks[i], hosts));
   }
   const auto hidden = std::span(view.ranks).subspan(shown);
   if (!hidden.empty() && rows > 0) {
