@@ -67,6 +67,14 @@ Take by_rank(Member RankReading::*member) {
   };
 }
 
+Take stragglers(std::map<int, StragglerReading> JobSnapshot::*member, const char* label) {
+  return [=](JobSnapshot& job, const MetricSample& sample) {
+    if (const auto number = index(sample, label)) {
+      (job.*member)[*number] = {std::string(sample.label("host")), sample.value};
+    }
+  };
+}
+
 ExpertsReading* experts_of(JobSnapshot& job, const MetricSample& sample) {
   const auto layer = index(sample, "layer");
   return layer ? &job.experts[{*layer, std::string(sample.label("group"))}] : nullptr;
@@ -129,6 +137,8 @@ const std::map<std::string, Take, std::less<>>& takers() {
       {"cartesian_expert_imbalance", by_group(&ExpertsReading::imbalance)},
       {"cartesian_dead_experts", by_group(&ExpertsReading::dead)},
       {"cartesian_expert_tokens_total", take_expert_tokens},
+      {"cartesian_slow_rank_factor", stragglers(&JobSnapshot::slow_ranks, "rank")},
+      {"cartesian_slow_link_factor", stragglers(&JobSnapshot::slow_links, "node")},
       {"cartesian_rank_step_seconds", by_rank(&RankReading::step_s)},
       {"cartesian_rank_straggler_ratio", by_rank(&RankReading::straggler_ratio)},
       {"cartesian_rank_compute_seconds_total", by_rank(&RankReading::compute_s)},

@@ -40,6 +40,12 @@ struct TrafficReading {
   double rows = 0;
 };
 
+/// A rank, or the link of a node, that the job names as a straggler.
+struct StragglerReading {
+  std::string host;
+  double factor = 0;  ///< how many times slower than the others
+};
+
 /// What the job does not tell, or tells as no finite number, has no value or is absent.
 struct JobSnapshot {
   Seconds at{0};       ///< by the reader's clock
@@ -69,6 +75,8 @@ struct JobSnapshot {
 
   std::map<LayerGroup, ExpertsReading> experts;
   std::map<int, RankReading> by_rank;
+  std::map<int, StragglerReading> slow_ranks;  ///< by rank
+  std::map<int, StragglerReading> slow_links;  ///< by node
 };
 
 /// Of samples, without `at`, `source` and `placement`. Its step is known: throws FormatError,

@@ -102,6 +102,29 @@ StyledLine ranks_field(const JobSnapshot& now) {
   return field.add(fmt::format(" on {} nodes", whole(now.nodes)));
 }
 
+/// Those that the job names.
+ScreenLines straggler_lines(const JobSnapshot& now) {
+  constexpr std::size_t kMost = 3;
+  ScreenLines lines;
+  for (const auto& [rank, slow] : now.slow_ranks) {
+    lines.emplace_back(fmt::format("straggler: rank {} on {}, {:.2f} times as slow as others", rank,
+                                   slow.host, slow.factor),
+                       TextStyle::alarm);
+  }
+  for (const auto& [node, slow] : now.slow_links) {
+    lines.emplace_back(
+        fmt::format("straggler: the link of node {}, {}, {:.2f} times as slow as others", node,
+                    slow.host, slow.factor),
+        TextStyle::alarm);
+  }
+  if (lines.size() > kMost) {
+    const std::size_t hidden = lines.size() - kMost + 1;
+    lines.resize(kMost - 1);
+    lines.emplace_back(fmt::format("… {} more stragglers", hidden), TextStyle::alarm);
+  }
+  return lines;
+}
+
 StyledLine step_field(const JobView& view, const ScreenContext& context) {
   const JobSnapshot& now = view.now;
   StyledLine field(fmt::format("step {}", whole(now.step)), TextStyle::bold);
@@ -228,6 +251,7 @@ ScreenLines header_section(const JobView& view, const ScreenContext& context, st
                      : fmt::format("checkpoint of step {}", whole(now.checkpoint_step))),
       StyledLine(fmt::format("plan {}", whole(now.plan_version)))};
   append(lines, flow(fields, width));
+  append(lines, straggler_lines(now));
   if (!view.moving && view.window_s > 0) {
     lines.emplace_back(fmt::format("no step has ended in the last {:.1f} s", view.window_s),
                        TextStyle::dim);

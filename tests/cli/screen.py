@@ -51,7 +51,7 @@ class Screen:
         """Lines of the last frame that is drawn in full, without colours."""
         frames = self.text().split(HOME)[1:]
         whole = [frame for frame in frames if "\x1b[J" in frame]
-        return [COMMAND.sub("", line) for line in whole[-1].split("\x1b[J")[0].split("\r\n")] if whole else []
+        return [COMMAND.sub("", line).rstrip("\r") for line in whole[-1].split("\x1b[J")[0].split("\r\n")] if whole else []
 
     def wait_for(self, pattern):
         """Until the last frame has a line with `pattern`; returns that line."""

@@ -40,6 +40,17 @@ TEST(JobSnapshot, TypedValues) {
   EXPECT_EQ(job.migrated_bytes, 1.5e6);
 }
 
+TEST(JobSnapshot, NamedStragglers) {
+  const JobSnapshot job = take(
+      "cartesian_step 1\n"
+      "cartesian_slow_rank_factor{rank=\"3\",host=\"gamma\"} 1.5\n"
+      "cartesian_slow_link_factor{node=\"1\",host=\"beta\"} 2.25\n");
+  EXPECT_EQ(job.slow_ranks.at(3).host, "gamma");
+  EXPECT_EQ(job.slow_ranks.at(3).factor, 1.5);
+  EXPECT_EQ(job.slow_links.at(1).host, "beta");
+  EXPECT_EQ(job.slow_links.at(1).factor, 2.25);
+}
+
 TEST(JobSnapshot, WhatIsNotToldIsNotKnown) {
   const JobSnapshot job = take(
       "cartesian_step -1\ncartesian_loss NaN\ncartesian_ranks +Inf\n"

@@ -217,6 +217,20 @@ TEST(TopScreen, Trouble) {
   EXPECT_EQ(lines[1], "nothing new for 6s: no answer");
 }
 
+TEST(TopScreen, NamedStragglers) {
+  JobView view = small_view();
+  view.now.slow_ranks[1] = {"beta", 1.5};
+  view.now.slow_links[0] = {"alpha", 2.25};
+  Lines lines = top_screen(view, {}, {.width = 100}, false);
+  EXPECT_EQ(lines[3], "straggler: rank 1 on beta, 1.50 times as slow as others");
+  EXPECT_EQ(lines[4], "straggler: the link of node 0, alpha, 2.25 times as slow as others");
+  EXPECT_EQ(lines[5], "");
+  view.now.slow_ranks[2] = view.now.slow_ranks[3] = {"beta", 1.5};
+  lines = top_screen(view, {}, {.width = 100}, false);
+  EXPECT_EQ(lines[5], "… 2 more stragglers");
+  EXPECT_EQ(lines[6], "");
+}
+
 TEST(TopScreen, ColoursWhatIsWrong) {
   JobView view = small_view();
   view.ranks[0].straggler_ratio = 1.5;
