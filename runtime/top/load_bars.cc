@@ -38,7 +38,7 @@ StyledLine load_cells(std::span<const double> loads, std::size_t width) {
   for (std::size_t i = 0; i < loads.size(); i += together) {
     const auto cell = loads.subspan(i, std::min(together, loads.size() - i));
     const double load = *std::ranges::max_element(cell);
-    const double level = highest > 0 ? std::ceil(load / highest * 8) : 0;
+    const double level = load > 0 ? std::max(1.0, std::round(load / highest * 8)) : 0;
     const TextStyle style = load > 2 * mean     ? TextStyle::alarm
                             : load > 1.5 * mean ? TextStyle::warning
                                                 : TextStyle::bar;
