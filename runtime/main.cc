@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
       {"tokenize", add_tokenize_command(app)}, {"report", add_report_command(app)},
       {"plan", add_plan_command(app)},         {"simulate", add_simulate_command(app)},
       {"trace", add_trace_command(app)},       {"homes", add_homes_command(app)},
-      {"bench", add_bench_command(app)},
+      {"bench", add_bench_command(app)},       {"top", add_top_command(app)},
   };
   try {
     app.parse(argc, argv);

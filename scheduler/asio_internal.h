@@ -1,5 +1,5 @@
 #pragma once
-// Boost.Asio as the coordinator and the agents use it. Not a public header.
+// Boost.Asio as the control plane and its clients use it. Not a public header.
 
 // Boost 1.74 uses std::exchange without including it, and does not know that clang has coroutines.
 #ifndef BOOST_ASIO_HAS_CO_AWAIT

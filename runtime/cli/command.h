@@ -21,5 +21,6 @@ CommandFunction add_simulate_command(CLI::App& app);
 CommandFunction add_trace_command(CLI::App& app);
 CommandFunction add_homes_command(CLI::App& app);
 CommandFunction add_bench_command(CLI::App& app);
+CommandFunction add_top_command(CLI::App& app);
 
 }  // namespace cartesian
