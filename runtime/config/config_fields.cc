@@ -218,6 +218,32 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        "deadline of every wait for another rank"});
 }
 
+void replan_fields(ReplanConfig& replan, std::vector<ConfigField>& fields) {
+  const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
+  add({"replan.when",
+       &replan.when,
+       0,
+       {"off", "auto", "every"},
+       "plan the placement anew while training runs: windows that are worse than promised, or "
+       "all"});
+  add({"replan.every", &replan.every, 1, {}, "steps of a window, whose choices are planned from"});
+  add({"replan.bytes_per_step",
+       &replan.bytes_per_step,
+       0,
+       {},
+       "bytes of experts that all ranks together move between two steps; 0: all at once"});
+  add({"replan.horizon_steps",
+       &replan.horizon_steps,
+       1,
+       {},
+       "steps within which moving experts must pay back"});
+  add({"replan.topology",
+       &replan.topology,
+       0,
+       {},
+       "TOML file with the links' speeds, as for 'cartesian plan'; empty: the planner's defaults"});
+}
+
 }  // namespace
 
 std::vector<ConfigField> config_fields(Config& config) {
@@ -225,6 +251,7 @@ std::vector<ConfigField> config_fields(Config& config) {
   model_fields(config.model, fields);
   train_fields(config, fields);
   run_fields(config, fields);
+  replan_fields(config.replan, fields);
   return fields;
 }
 

@@ -14,7 +14,6 @@
 #include "runtime/checkpoint/checkpoint_reader.h"
 #include "runtime/data/tokenizer.h"
 #include "runtime/model/flow_choice.h"
-#include "runtime/model/model_memory.h"
 #include "runtime/report/report.h"
 #include "runtime/train/environment.h"
 #include "runtime/train/expert_load.h"
@@ -33,24 +32,6 @@ Config checked(Job& job, Config config) {
   return config;
 }
 
-Placement agreed_placement(Job& job, const Config& config, const Topology& topology) {
-  const int ranks_here = ranks_on_host(job.transport);
-  std::optional<Placement> placement;
-  agree(job.transport, {"placement"}, [&] {
-    const double tokens = static_cast<double>(config.train.micro_batch_sequences) *
-                          static_cast<double>(config.train.sequence_length);
-    check_training_memory(config.model,
-                          {.ranks = topology.ranks(),
-                           .tokens = tokens,
-                           .shard_optimizer = config.parallel.shard_optimizer},
-                          ranks_here);
-    placement = make_placement(job.files, config.model, config.parallel, topology);
-  });
-  check_same_contents(job.transport, "parallel.placement = \"" + config.parallel.placement + "\"",
-                      hash_hex(hash_bytes(placement->to_json())));
-  return *placement;
-}
-
 }  // namespace
 
 Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
@@ -60,7 +41,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       config_(checked(job_, std::move(config))),
       options_(options),
       topology_(find_topology(transport_, config_.parallel.node_sizes)),
-      placement_(agreed_placement(job_, config_, topology_)),
+      placement_(agreed_placement(job_, config_, topology_, options_.resume)),
       directory_(job.files, transport_, config_, options.resume),
       expert_log_(config_.model,
                   expert_log_interval(config_.run.experts_every, config_.train.steps)) {
@@ -70,12 +51,16 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .chunks = 1,  // train_steps() says how many
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
       .recompute = config_.train.recompute == "block",
-      .exchange = exchange_options(config_.exchange, config_.model, placement_, topology_),
+      .exchange = exchange_options(config_.exchange, config_.model, placement_.start, topology_),
       .shard_optimizer = config_.parallel.shard_optimizer};
-  rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
+  rank_ = std::make_unique<ModelRank>(config_.model, placement_.start, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
   pivot_tally_.emplace(rank_->placement(), topology_, rank_->context().exchange.flow(),
                        job_.metrics);
+  agree(job_.transport, {"replan.topology"}, [&] {
+    replanner_ = std::make_unique<Replanner>(config_.replan, config_.train, *rank_,
+                                             replan_cluster(job_.files, config_.replan, topology_));
+  });
   timeline_.emplace(config_.run.timeline_steps, job_.clock, transport_, rank_->context().times,
                     topology_);
   chunks_.emplace(config_.exchange.chunks, job_.transport.size());
@@ -175,6 +160,9 @@ int Trainer::run() {
     progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
                                  : "no checkpoint to resume from: starting at step 0");
   }
+  if (!placement_.note.empty()) {
+    progress_->message(placement_.note);
+  }
   stop_scope_.set_callback([this] {
     job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s)));
   });
@@ -214,6 +202,7 @@ void Trainer::train_steps() {
     rank_->context().on_route = [this](const RoutedChunk& chunk) {
       expert_log_.route(chunk);
       pivot_tally_->route(chunk);
+      replanner_->route(chunk);
     };
     const StepResult result = training_step_->run(step_);
     rank_->context().on_route = {};
@@ -232,7 +221,7 @@ void Trainer::train_steps() {
 bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   expert_log_.add_step(result.loads);
   const bool last = step_ == config_.train.steps;
-  const auto [stop, sent] = agree_on_step();
+  const auto [stop, planned, sent] = agree_on_step();
   report_step(result, times, sent);
   // A stop that was asked for does not wait for a validation.
   const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
@@ -255,17 +244,32 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   const bool ends = stop || step_ == options_.stop_at;
   if (!ends && !last) {  // else with the checkpoint that follows
     report_experts(false);
+    replan(planned);
   }
   return ends;
 }
 
+void Trainer::replan(bool planned) {
+  const ReplanNews news = replanner_->after_step(step_, planned);
+  if (!news.message.empty()) {
+    progress_->message(news.message);
+  }
+  if (!news.record.is_null()) {
+    directory_.log(news.record);
+  }
+  if (news.moved) {
+    directory_.write_placement(rank_->placement().to_json());
+  }
+}
+
 Trainer::Agreement Trainer::agree_on_step() {
-  // One sum tells every rank what all of them want: to stop, and whose share of a checkpoint is on
-  // disk.
+  // One sum tells every rank what all of them want: to stop, whose share of a checkpoint is on
+  // disk, and that a plan is there.
   const auto counted = std::bit_cast<TrafficSums>(traffic_so_far(job_.metrics));
-  std::array<double, 2 + counted.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
-                                                 writer_->written() ? 1.0 : 0.0};
-  std::ranges::transform(counted, counted_, sums.begin() + 2, std::minus<>());
+  std::array<double, 3 + counted.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
+                                                 writer_->written() ? 1.0 : 0.0,
+                                                 replanner_->ready() ? 1.0 : 0.0};
+  std::ranges::transform(counted, counted_, sums.begin() + 3, std::minus<>());
   counted_ = counted;
   all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
                  std::span<double>(sums), {"stop or go"});
@@ -273,8 +277,8 @@ Trainer::Agreement Trainer::agree_on_step() {
     commit_checkpoint();
   }
   TrafficSums sent{};
-  std::copy(sums.begin() + 2, sums.end(), sent.begin());
-  return {.stop = sums[0] > 0, .sent = std::bit_cast<Traffic>(sent)};
+  std::copy(sums.begin() + 3, sums.end(), sent.begin());
+  return {.stop = sums[0] > 0, .planned = sums[2] > 0, .sent = std::bit_cast<Traffic>(sent)};
 }
 
 void Trainer::report_step(const StepResult& result, const StepTimes& times_of_step,

@@ -1,0 +1,220 @@
+// Re-planning while training runs: plans are made, adopted in portions, rejected or lost, and the
+// losses are those of a run without.
+
+#include "runtime/train/replanner.h"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "comm/collectives.h"
+#include "comm/local_transport.h"
+#include "tests/support/tiny_training.h"
+
+namespace cartesian::test {
+namespace {
+
+constexpr double kExpertBytes = 3.0 * 4 * 3 * 8 * 6;  // of tiny_model()
+
+TrainingSetup on_two_nodes() {
+  TrainingSetup setup;
+  setup.ranks = 4;
+  setup.node_sizes = {2, 2};
+  setup.model.num_experts = 8;
+  setup.train = tiny_train();
+  setup.train.eps = 1e-5;
+  return setup;
+}
+
+/// Between nodes so slow that moving experts pays, if anything does.
+Cluster slow_links(const Topology& topology) {
+  Cluster cluster = uniform_cluster(1, 1);
+  cluster.topology = topology;
+  cluster.inter = {.bytes_per_s = 1e6, .latency_s = 1e-6};
+  return cluster;
+}
+
+struct Outcome {
+  std::vector<double> losses;
+  std::vector<ReplanNews> news;  ///< of rank 0
+  std::int64_t adopted = 0;
+  std::int64_t rejected = 0;
+  std::int64_t failed = 0;
+  double migrated = 0;
+};
+
+/// Trains, hearing of every plan one step after its window's end. `request_at`: before this step's
+/// after_step(), or -1.
+Outcome run(const TrainingSetup& setup, const ReplanConfig& config,
+            const std::function<Cluster(const Topology&)>& cluster_of,
+            std::int64_t request_at = -1) {
+  const SyntheticData data(setup.model.vocab_size, 1000, setup.train.sequence_length, 1);
+  Outcome outcome;
+  std::mutex mutex;  // guards outcome
+  with_ranks(setup, [&](ModelRank& rank) {
+    Replanner replanner(config, setup.train, rank, cluster_of(rank.topology()));
+    rank.context().on_route = [&](const RoutedChunk& chunk) { replanner.route(chunk); };
+    TrainingStep training(setup.train, rank, data.samples());
+    for (std::int64_t step = 0; step < setup.train.steps; ++step) {
+      const double loss = training.run(step).loss;
+      const bool planning = replanner.planning();
+      if (planning) {
+        wait_patiently(rank.transport(), {"planner"},
+                       [&] { return rank.transport().rank() != 0 || replanner.ready(); });
+      }
+      if (step == request_at) {
+        replanner.request();
+      }
+      const ReplanNews news = replanner.after_step(step + 1, planning);
+      if (rank.transport().rank() == 0) {
+        const std::lock_guard lock(mutex);
+        outcome.losses.push_back(loss);
+        outcome.news.push_back(news);
+      } else {
+        EXPECT_TRUE(news.message.empty());
+      }
+    }
+    if (rank.transport().rank() == 0) {
+      const std::lock_guard lock(mutex);
+      outcome.adopted = replanner.plans_adopted();
+      outcome.rejected = replanner.plans_rejected();
+      outcome.failed = replanner.plans_failed();
+      outcome.migrated = replanner.migrated_bytes();
+      EXPECT_EQ(replanner.plan_version(), outcome.adopted);
+    }
+  });
+  return outcome;
+}
+
+void expect_same_losses(const Outcome& actual, const Outcome& expected) {
+  ASSERT_EQ(actual.losses.size(), expected.losses.size());
+  for (std::size_t i = 0; i < expected.losses.size(); ++i) {
+    EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-5 * expected.losses[i]) << "step " << i;
+  }
+}
+
+TEST(ReplannerTest, PlansAreAdoptedInPortionsAndTheLossIsTheSame) {
+  const TrainingSetup setup = on_two_nodes();
+  const Outcome off = run(setup, {}, slow_links);
+  EXPECT_EQ(off.migrated, 0);
+  const Outcome replanned = run(setup,
+                                {.when = "every",
+                                 .every = 4,
+                                 .bytes_per_step = static_cast<std::int64_t>(2 * kExpertBytes),
+                                 .horizon_steps = 1'000'000,
+                                 .topology = {}},
+                                slow_links);
+  EXPECT_GT(replanned.adopted, 0);
+  EXPECT_EQ(replanned.failed, 0);
+  double moved = 0;
+  for (const ReplanNews& news : replanned.news) {
+    if (news.moved) {
+      moved += news.record["moved_bytes"].get<double>();
+      EXPECT_FALSE(news.record["moved_replicas"].get<int>() == 0);
+    }
+  }
+  EXPECT_GT(moved, 0);
+  EXPECT_EQ(moved, replanned.migrated);
+  expect_same_losses(replanned, off);
+}
+
+TEST(ReplannerTest, AutoPlansTheFirstWindowAndThenWhatIsWorse) {
+  TrainingSetup setup = on_two_nodes();
+  setup.train.learning_rate = 0;  // what tokens choose hardly changes
+  setup.train.min_learning_rate = 0;
+  setup.train.steps = 40;
+  const ReplanConfig config{.when = "auto", .every = 8, .horizon_steps = 1'000'000, .topology = {}};
+  const Outcome outcome = run(setup, config, slow_links);
+  EXPECT_GT(outcome.adopted, 0);
+  EXPECT_GT(outcome.adopted + outcome.rejected, 2);
+}
+
+TEST(ReplannerTest, APlannerThatThrowsCostsThePlanNotTheRun) {
+  TrainingSetup setup = on_two_nodes();
+  setup.train.steps = 6;
+  const Outcome off = run(setup, {}, slow_links);
+  const Outcome failed =
+      run(setup, {.when = "every", .every = 2, .topology = {}}, [](const Topology& topology) {
+        Cluster cluster = slow_links(topology);
+        cluster.memory_bytes = 1;
+        return cluster;
+      });
+  EXPECT_EQ(failed.failed, 2);
+  EXPECT_EQ(failed.adopted, 0);
+  EXPECT_NE(failed.news[2].message.find("step 3: planning failed: "), std::string::npos)
+      << failed.news[2].message;
+  EXPECT_EQ(failed.losses, off.losses);
+}
+
+TEST(ReplannerTest, ARequestEndsTheWindow) {
+  TrainingSetup setup = on_two_nodes();
+  setup.train.steps = 6;
+  const ReplanConfig config{
+      .when = "auto", .every = 1000, .horizon_steps = 1'000'000, .topology = {}};
+  const Outcome outcome = run(setup, config, slow_links, /*request_at=*/2);
+  EXPECT_EQ(outcome.adopted + outcome.rejected, 1);
+  EXPECT_FALSE(outcome.news[3].message.empty());
+}
+
+TEST(ReplannerTest, OneRankHasNothingToPlan) {
+  TrainingSetup setup = on_two_nodes();
+  setup.ranks = 1;
+  setup.node_sizes = {};
+  setup.train.steps = 4;
+  const Outcome outcome = run(setup, {.when = "every", .every = 1, .topology = {}}, slow_links);
+  EXPECT_EQ(outcome.adopted + outcome.rejected + outcome.failed, 0);
+}
+
+/// The trace of two steps' sample.
+RoutingTrace sample_of(int ranks, std::int64_t every) {
+  TrainingSetup setup = on_two_nodes();
+  setup.ranks = ranks;
+  setup.node_sizes = {};
+  setup.train.micro_batch_sequences = 4;
+  const SyntheticData data(setup.model.vocab_size, 1000, setup.train.sequence_length, 1);
+  RoutingTrace trace;
+  with_ranks(setup, [&](ModelRank& rank) {
+    RoutingSample sample(setup.model, DType::f32, 1, every);
+    rank.context().on_route = [&](const RoutedChunk& chunk) {
+      sample.route(chunk, rank.context().training.first_token);
+    };
+    TrainingStep training(setup.train, rank, data.samples());
+    training.run(0);
+    training.run(1);
+    RoutingTrace taken = sample.take(rank.transport());
+    if (rank.transport().rank() == 0) {
+      trace = std::move(taken);
+    } else {
+      EXPECT_EQ(taken.tokens, 0);
+    }
+  });
+  return trace;
+}
+
+TEST(RoutingSampleTest, IsTheSameOnAnyNumberOfRanks) {
+  const RoutingTrace one = sample_of(1, 3);
+  EXPECT_GT(one.tokens, 16);  // of 96
+  EXPECT_LT(one.tokens, 64);
+  EXPECT_EQ(sample_of(1, 1).tokens, 96);
+  for (const int ranks : {2, 3}) {
+    const RoutingTrace many = sample_of(ranks, 3);
+    ASSERT_EQ(many.tokens, one.tokens);
+    ASSERT_EQ(many.sub_layers.size(), one.sub_layers.size());
+    for (std::size_t i = 0; i < one.sub_layers.size(); ++i) {
+      EXPECT_EQ(many.sub_layers[i].block, one.sub_layers[i].block);
+      EXPECT_EQ(many.sub_layers[i].group, one.sub_layers[i].group);
+      EXPECT_EQ(many.sub_layers[i].ids, one.sub_layers[i].ids);
+    }
+  }
+}
+
+TEST(ReplanClusterTest, HasTheJobsNodes) {
+  const auto files = make_posix_file_system();
+  const Topology topology = Topology::from_node_sizes(std::vector<int>{1, 2}, 3);
+  const Cluster cluster = replan_cluster(*files, {}, topology);
+  EXPECT_EQ(cluster.topology.nodes(), 2);
+  EXPECT_GT(cluster.inter.bytes_per_s, 0);
+}
+
+}  // namespace
+}  // namespace cartesian::test
