@@ -134,6 +134,12 @@ void RunDirectory::log_environment(const nlohmann::ordered_json& record) {
   append_line(environment_, record);
 }
 
+void RunDirectory::write_placement(const std::string& json) {
+  if (transport_.rank() == 0) {
+    files_.write_atomically(path_ / kPlacementFile, json);
+  }
+}
+
 Path RunDirectory::write_timeline(const std::string& json) {
   Path path = path_ / kTimelineFile;
   if (transport_.rank() == 0) {

@@ -1,6 +1,6 @@
 #pragma once
 // RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, experts.jsonl,
-// environment.jsonl, timeline.json, summary.json and checkpoints/. Rank 0 writes.
+// environment.jsonl, timeline.json, placement.json, summary.json and checkpoints/. Rank 0 writes.
 
 #include <functional>
 #include <memory>
@@ -20,6 +20,7 @@ inline constexpr const char* kExpertsFile = "experts.jsonl";
 inline constexpr const char* kEnvironmentFile = "environment.jsonl";
 inline constexpr const char* kSummaryFile = "summary.json";
 inline constexpr const char* kTimelineFile = "timeline.json";
+inline constexpr const char* kPlacementFile = "placement.json";
 
 class RunDirectory {
  public:
@@ -43,6 +44,8 @@ class RunDirectory {
   void log_environment(const nlohmann::ordered_json& record);
   /// Replaces summary.json; on other ranks than 0 does nothing.
   void write_summary(const nlohmann::ordered_json& summary);
+  /// Likewise placement.json.
+  void write_placement(const std::string& json);
   /// Likewise timeline.json. Returns its path.
   Path write_timeline(const std::string& json);
 

@@ -36,7 +36,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       config_(prepare_config(job_, std::move(config))),
       options_(options),
       topology_(find_topology(transport_, config_.parallel.node_sizes)),
-      placement_(agreed_placement(job_, config_, topology_)),
+      placement_(agreed_placement(job_, config_, topology_, options_.resume)),
       directory_(job.files, transport_, config_, options.resume),
       expert_log_(config_.model,
                   expert_log_interval(config_.run.experts_every, config_.train.steps)) {
@@ -46,12 +46,16 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       .chunks = 1,  // train_steps() says how many
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
       .recompute = config_.train.recompute == "block",
-      .exchange = exchange_options(config_.exchange, config_.model, placement_, topology_),
+      .exchange = exchange_options(config_.exchange, config_.model, placement_.start, topology_),
       .shard_optimizer = config_.parallel.shard_optimizer};
-  rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
+  rank_ = std::make_unique<ModelRank>(config_.model, placement_.start, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
   pivot_tally_.emplace(rank_->placement(), topology_, rank_->context().exchange.flow(),
                        job_.metrics);
+  agree(job_.transport, {"replan.topology"}, [&] {
+    replanner_ = std::make_unique<Replanner>(config_.replan, config_.train, *rank_,
+                                             replan_cluster(job_.files, config_.replan, topology_));
+  });
   timeline_.emplace(config_.run.timeline_steps, job_.clock, transport_, rank_->context().times,
                     topology_);
   chunks_.emplace(config_.exchange.chunks, job_.transport.size());
@@ -73,7 +77,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   control_.emplace(
       job_, config_,
       ControlPlane::Place{.topology = topology_,
-                          .placement = placement_,
+                          .placement = rank_->placement(),
                           .transport = transport_,
                           .say = [this](const std::string& text) { progress_->message(text); }});
 }
@@ -142,6 +146,9 @@ int Trainer::train() {
     progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
                                  : "no checkpoint to resume from: starting at step 0");
   }
+  if (!placement_.note.empty()) {
+    progress_->message(placement_.note);
+  }
   stop_scope_.set_callback([this] {
     job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s)));
   });
@@ -183,6 +190,7 @@ void Trainer::train_steps() {
       expert_log_.route(chunk);
       pivot_tally_->route(chunk);
       control_->route(chunk);
+      replanner_->route(chunk);
     };
     const StepResult result = training_step_->run(step_);
     rank_->context().on_route = {};
@@ -202,10 +210,11 @@ void Trainer::train_steps() {
 bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   expert_log_.add_step(result.loads);
   const bool last = step_ == config_.train.steps;
-  const auto [asked, sent, sent_here, command] = agree_on_step();
+  const auto [asked, planned, sent, sent_here, command] = agree_on_step();
   const bool stop = asked || (command && command->kind == kStopCommand);
   report_step(result, times, sent);
-  control_->report({step_, result, times, sent_here, rank_->context().times, committed_at_});
+  control_->report({step_, result, times, sent_here, rank_->context().times, replanner_->counts(),
+                    committed_at_});
   // A stop that was asked for does not wait for a validation.
   const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
   if (valid_windows_ && (last || due)) {
@@ -228,22 +237,43 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   const bool ends = stop || step_ == options_.stop_at;
   if (!ends && !last) {  // else with the checkpoint that follows
     report_experts(false);
+    if (command && command->kind == kReplanCommand) {
+      replanner_->request();
+    }
+    replan(planned);
   }
   return ends;
 }
 
+void Trainer::replan(bool planned) {
+  const Seconds start = job_.clock.now();
+  ReplanNews news = replanner_->after_step(step_, planned);
+  if (!news.message.empty()) {
+    progress_->message(news.message);
+  }
+  if (news.moved) {
+    news.record["migration_s"] = (job_.clock.now() - start).count();
+    directory_.write_placement(rank_->placement().to_json());
+    control_->moved(rank_->placement(), replanner_->counts().version);
+  }
+  if (!news.record.is_null()) {
+    directory_.log(news.record);
+  }
+}
+
 Trainer::Agreement Trainer::agree_on_step() {
   // One sum tells every rank what all of them want: to stop, whose share of a checkpoint is on
-  // disk, and which command all have.
+  // disk, that a plan is there, and which command all have.
   const auto counted = std::bit_cast<TrafficSums>(traffic_so_far(job_.metrics));
   const ControlPlane::Vote vote = control_->vote(step_ + 1);
   TrafficSums here{};
   std::ranges::transform(counted, counted_, here.begin(), std::minus<>());
   counted_ = counted;
-  std::array<double, 2 + vote.size() + here.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
-                                                            writer_->written() ? 1.0 : 0.0};
-  const auto votes = std::span(sums).subspan<2, vote.size()>();
-  const auto traffic = std::span(sums).subspan<2 + vote.size()>();
+  std::array<double, 3 + vote.size() + here.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
+                                                            writer_->written() ? 1.0 : 0.0,
+                                                            replanner_->ready() ? 1.0 : 0.0};
+  const auto votes = std::span(sums).subspan<3, vote.size()>();
+  const auto traffic = std::span(sums).subspan<3 + vote.size()>();
   std::ranges::copy(vote, votes.begin());
   std::ranges::copy(here, traffic.begin());
   all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
@@ -254,6 +284,7 @@ Trainer::Agreement Trainer::agree_on_step() {
   TrafficSums sent{};
   std::ranges::copy(traffic, sent.begin());
   return {.stop = sums[0] > 0,
+          .planned = sums[2] > 0,
           .sent = std::bit_cast<StepTraffic>(sent),
           .sent_here = std::bit_cast<StepTraffic>(here),
           .command = control_->agreed(votes, step_ + 1)};

@@ -12,12 +12,14 @@
 #include "runtime/data/sample_order.h"
 #include "runtime/job.h"
 #include "runtime/model/model_rank.h"
+#include "runtime/train/agreed_placement.h"
 #include "runtime/train/chunk_choice.h"
 #include "runtime/train/control_plane.h"
 #include "runtime/train/evaluation.h"
 #include "runtime/train/expert_log.h"
 #include "runtime/train/pivot_tally.h"
 #include "runtime/train/progress.h"
+#include "runtime/train/replanner.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/step_record.h"
 #include "runtime/train/step_timeline.h"
@@ -56,6 +58,7 @@ class Trainer {
   /// what all are told to do now. Completes the checkpoint in progress if it is on disk.
   struct Agreement {
     bool stop = false;
+    bool planned = false;  ///< rank 0's planner has ended
     StepTraffic sent;
     StepTraffic sent_here;
     std::optional<Command> command;
@@ -67,6 +70,8 @@ class Trainer {
   void end_timeline_step();
   /// Writes the experts' record if its interval has ended, or `now`. Collective.
   void report_experts(bool now);
+  /// What re-planning does between two steps. Collective.
+  void replan(bool planned);
   void validate();
   /// Before the last checkpoint, which no step follows: throws NumericError unless some sequences
   /// give a finite loss.
@@ -86,7 +91,7 @@ class Trainer {
   Config config_;
   TrainOptions options_;
   Topology topology_;
-  Placement placement_;
+  AgreedPlacement placement_;
   RunDirectory directory_;
   std::string tokenizer_json_;
   std::unique_ptr<TokenFile> train_data_;
@@ -101,6 +106,7 @@ class Trainer {
   TrafficSums counted_{};  ///< by this rank, so far
   ExpertLog expert_log_;
   std::optional<PivotTally> pivot_tally_;
+  std::unique_ptr<Replanner> replanner_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;
   std::optional<ControlPlane> control_;
