@@ -74,6 +74,11 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
        0,
        {},
        "prefix of the held-out tokens' pair; empty for no validation"});
+  add({"data.order",
+       &config.data.order,
+       0,
+       {"shuffled", "stored"},
+       "of training's sequences: shuffled anew every epoch, or as the file has them"});
   add({"train.steps", &train.steps, 0, {}, "optimizer steps", kLargestCount});
   add({"train.batch_sequences",
        &train.batch_sequences,
@@ -293,6 +298,11 @@ void replan_fields(ReplanConfig& replan, std::vector<ConfigField>& fields) {
        1,
        {},
        "steps within which moving experts must pay back"});
+  add({"replan.time_budget_s",
+       &replan.time_budget_s,
+       1e-9,
+       {},
+       "seconds of a plan's search on rank 0, beside training; counted in work done"});
   add({"replan.topology",
        &replan.topology,
        0,

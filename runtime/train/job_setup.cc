@@ -12,14 +12,22 @@ Config prepare_config(Job& job, Config config) {
   return config;
 }
 
-void check_resumed(const TrainerState& state, const TrainConfig& train, std::int64_t windows,
+void check_resumed(const TrainerState& state, const Config& config, std::int64_t windows,
                    const Path& path) {
+  const TrainConfig& train = config.train;
   const std::int64_t batch = state.step > 0 ? state.sequences / state.step : 0;
   if (state.seed != train.seed || state.sequences != state.step * train.batch_sequences) {
     throw ConfigError(fmt::format(
         "{}: train.seed = {} and train.batch_sequences = {} there; a run that is resumed keeps "
         "them, so that it sees the data in the same order",
         path.string(), state.seed, batch));
+  }
+  if (state.order != config.data.order) {
+    throw ConfigError(
+        fmt::format("{}: data.order = \"{}\" there, \"{}\" here; a run that is resumed keeps it, "
+                    "so that it sees "
+                    "the data in the same order",
+                    path.string(), state.order, config.data.order));
   }
   if (state.sequence_length != train.sequence_length || state.windows != windows) {
     throw ConfigError(fmt::format(

@@ -12,7 +12,7 @@ Config prepare_config(Job& job, Config config);
 
 /// Throws ConfigError, which names `path`, if a run of `windows` sequences cannot go on from a
 /// checkpoint with this state and see the data in the same order.
-void check_resumed(const TrainerState& state, const TrainConfig& train, std::int64_t windows,
+void check_resumed(const TrainerState& state, const Config& config, std::int64_t windows,
                    const Path& path);
 
 }  // namespace cartesian

@@ -118,6 +118,7 @@ Replanner::Replanner(const ReplanConfig& config, const TrainConfig& train, Model
     : when_(config.when),
       every_(config.every),
       horizon_steps_(config.horizon_steps),
+      time_budget_s_(config.time_budget_s),
       tokens_per_step_(static_cast<double>(train.batch_sequences * train.sequence_length)),
       rank_(rank),
       cluster_(std::move(cluster)),
@@ -165,6 +166,7 @@ void Replanner::begin_planning(bool asked) {
   const PlanOptions options{.flow = rank_.context().exchange.flow(),
                             .slots = most_slots(rank_.placement()),
                             .tokens_per_step = tokens_per_step_,
+                            .time_budget_s = time_budget_s_,
                             .horizon_steps = static_cast<double>(horizon_steps_)};
   thread_ = std::make_unique<Planning>(std::move(trace), cluster_, rank_.placement(), options);
   std::optional<PlacementCosts> promised;

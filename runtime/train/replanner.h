@@ -32,7 +32,7 @@ enum class ReplanOutcome : std::uint8_t {
 /// What happened after a step.
 struct ReplanNews {
   std::string message;            ///< for people; may be empty
-  nlohmann::ordered_json record;  ///< for metrics.jsonl; null: nothing happened
+  nlohmann::ordered_json record;  ///< for plans.jsonl; null: nothing happened
   bool moved = false;             ///< the placement is another
 };
 
@@ -75,6 +75,7 @@ class Replanner {
   std::string when_;
   std::int64_t every_;
   std::int64_t horizon_steps_;
+  double time_budget_s_;
   PortionLimits limits_;
   double tokens_per_step_;
   ModelRank& rank_;

@@ -92,7 +92,8 @@ void Trainer::open_data() {
       return TokenWindows(*data, config_.train.sequence_length);
     };
     train_windows_.emplace(open(config_.data.train, train_data_));
-    samples_.emplace(*train_windows_, static_cast<std::uint64_t>(config_.train.seed));
+    samples_.emplace(*train_windows_, static_cast<std::uint64_t>(config_.train.seed),
+                     config_.data.order == "shuffled");
     if (!config_.data.valid.empty()) {
       valid_windows_.emplace(open(config_.data.valid, valid_data_));
       check_same_tokenizer(job_.files, tokenizer_path(config_.data.train),
@@ -127,7 +128,7 @@ void Trainer::load_checkpoint(const Path& path) {
     if (job_.is_root()) {
       reader.verify();
     }
-    check_resumed(*reader.trainer_state(), config_.train, train_windows_->count(), path);
+    check_resumed(*reader.trainer_state(), config_, train_windows_->count(), path);
     reader.read_weights(rank_->parameters());
     reader.read_moments(rank_->parameters());
     step_ = reader.trainer_state()->step;
@@ -257,7 +258,7 @@ void Trainer::replan(bool planned) {
     control_->moved(rank_->placement(), replanner_->counts().version);
   }
   if (!news.record.is_null()) {
-    directory_.log(news.record);
+    directory_.log_plan(news.record);
   }
 }
 
@@ -356,7 +357,8 @@ void Trainer::begin_checkpoint() {
                                                  .sequences = step_ * config_.train.batch_sequences,
                                                  .seed = config_.train.seed,
                                                  .sequence_length = config_.train.sequence_length,
-                                                 .windows = train_windows_->count()},
+                                                 .windows = train_windows_->count(),
+                                                 .order = config_.data.order},
                                        .tokenizer_json = tokenizer_json_});
   saved_at_ = step_;
 }

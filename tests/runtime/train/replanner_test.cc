@@ -96,6 +96,7 @@ TEST(ReplannerTest, PlansAreAdoptedInPortionsAndTheLossIsTheSame) {
                                  .every = 4,
                                  .bytes_per_step = static_cast<std::int64_t>(2 * kExpertBytes),
                                  .horizon_steps = 1'000'000,
+                                 .time_budget_s = 0.05,
                                  .topology = {}},
                                 slow_links);
   EXPECT_GT(replanned.counts.adopted, 0);
@@ -130,7 +131,11 @@ TEST(ReplannerTest, AutoLeavesAloneWhatIsAsGoodAsPromised) {
   setup.train.steps = 60;
   const auto outcomes_with = [&](const char* when) {
     return outcomes(run(setup,
-                        {.when = when, .every = 12, .horizon_steps = 1'000'000, .topology = {}},
+                        {.when = when,
+                         .every = 12,
+                         .horizon_steps = 1'000'000,
+                         .time_budget_s = 0.05,
+                         .topology = {}},
                         slow_links));
   };
   const std::vector<std::string> automatic = outcomes_with("auto");
@@ -146,8 +151,13 @@ TEST(ReplannerTest, AutoPlansAnewWhenTokensChooseOtherExperts) {
   setup.train.steps = 60;
   setup.train.learning_rate = 0.05;  // choices change all the time
   setup.train.min_learning_rate = 0.05;
-  const std::vector<std::string> automatic = outcomes(run(
-      setup, {.when = "auto", .every = 5, .horizon_steps = 1'000'000, .topology = {}}, slow_links));
+  const std::vector<std::string> automatic = outcomes(run(setup,
+                                                          {.when = "auto",
+                                                           .every = 5,
+                                                           .horizon_steps = 1'000'000,
+                                                           .time_budget_s = 0.05,
+                                                           .topology = {}},
+                                                          slow_links));
   EXPECT_GT(std::ranges::count(automatic, "adopted"), 1) << testing::PrintToString(automatic);
 }
 
@@ -156,11 +166,12 @@ TEST(ReplannerTest, APlannerThatThrowsCostsThePlanNotTheRun) {
   setup.train.steps = 6;
   const Outcome off = run(setup, {}, slow_links);
   const Outcome failed =
-      run(setup, {.when = "every", .every = 2, .topology = {}}, [](const Topology& topology) {
-        Cluster cluster = slow_links(topology);
-        cluster.memory_bytes = 1;
-        return cluster;
-      });
+      run(setup, {.when = "every", .every = 2, .time_budget_s = 0.05, .topology = {}},
+          [](const Topology& topology) {
+            Cluster cluster = slow_links(topology);
+            cluster.memory_bytes = 1;
+            return cluster;
+          });
   EXPECT_EQ(failed.counts.failed, 2);
   EXPECT_EQ(failed.counts.adopted, 0);
   EXPECT_NE(failed.news[2].message.find("step 3: planning failed: "), std::string::npos)
@@ -171,8 +182,11 @@ TEST(ReplannerTest, APlannerThatThrowsCostsThePlanNotTheRun) {
 TEST(ReplannerTest, ARequestEndsTheWindow) {
   TrainingSetup setup = on_two_nodes();
   setup.train.steps = 6;
-  const ReplanConfig config{
-      .when = "auto", .every = 1000, .horizon_steps = 1'000'000, .topology = {}};
+  const ReplanConfig config{.when = "auto",
+                            .every = 1000,
+                            .horizon_steps = 1'000'000,
+                            .time_budget_s = 0.05,
+                            .topology = {}};
   const Outcome outcome = run(setup, config, slow_links, /*request_at=*/2);
   EXPECT_EQ(outcome.counts.adopted + outcome.counts.rejected, 1);
   EXPECT_FALSE(outcome.news[3].message.empty());
@@ -181,7 +195,8 @@ TEST(ReplannerTest, ARequestEndsTheWindow) {
 TEST(ReplannerTest, OffPlansWhenAskedAndThenNoMore) {
   TrainingSetup setup = on_two_nodes();
   setup.train.steps = 16;
-  const ReplanConfig config{.when = "off", .every = 3, .horizon_steps = 1'000'000, .topology = {}};
+  const ReplanConfig config{
+      .when = "off", .every = 3, .horizon_steps = 1'000'000, .time_budget_s = 0.05, .topology = {}};
   const Outcome outcome = run(setup, config, slow_links, /*request_at=*/2);
   EXPECT_EQ(outcomes(outcome).size(), 1U);
   EXPECT_TRUE(outcome.news[5].record.contains("plan"));  // steps 3, 4 and 5 are the window
@@ -192,7 +207,8 @@ TEST(ReplannerTest, OneRankHasNothingToPlan) {
   setup.ranks = 1;
   setup.node_sizes = {};
   setup.train.steps = 4;
-  const Outcome outcome = run(setup, {.when = "every", .every = 1, .topology = {}}, slow_links);
+  const Outcome outcome =
+      run(setup, {.when = "every", .every = 1, .time_budget_s = 0.05, .topology = {}}, slow_links);
   EXPECT_EQ(outcome.counts.adopted + outcome.counts.rejected + outcome.counts.failed, 0);
 }
 
