@@ -9,10 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/hash.h"
 #include "comm/collectives.h"
 #include "runtime/checkpoint/checkpoint_reader.h"
-#include "runtime/data/tokenizer.h"
 #include "runtime/model/flow_choice.h"
 #include "runtime/report/report.h"
 #include "runtime/train/environment.h"
@@ -38,9 +36,9 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       topology_(find_topology(transport_, config_.parallel.node_sizes)),
       placement_(agreed_placement(job_, config_, topology_, options_.resume)),
       directory_(job.files, transport_, config_, options.resume),
+      data_(job_, config_),
       expert_log_(config_.model,
                   expert_log_interval(config_.run.experts_every, config_.train.steps)) {
-  open_data();
   const ModelRankOptions rank_options{
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
       .chunks = 1,  // train_steps() says how many
@@ -69,7 +67,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   directory_.open_log(config_, step_);
   directory_.log_environment(
       describe_environment(job_, topology_, {.step = step_, .threads = rank_options.threads}));
-  training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, *samples_);
+  training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, data_.samples());
   writer_ =
       std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints());
   progress_ = std::make_unique<Progress>(config_.run, job_.clock, step_, config_.train.steps,
@@ -82,42 +80,6 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
                           .say = [this](const std::string& text) { progress_->message(text); }});
 }
 
-void Trainer::open_data() {
-  agree_patiently(job_.transport, {"data"}, [&] {
-    const auto open = [&](const std::string& prefix, std::unique_ptr<TokenFile>& data) {
-      data = std::make_unique<TokenFile>(job_.files, prefix);
-      if (job_.is_root()) {
-        data->check_vocabulary(config_.model.vocab_size);
-      }
-      return TokenWindows(*data, config_.train.sequence_length);
-    };
-    train_windows_.emplace(open(config_.data.train, train_data_));
-    samples_.emplace(*train_windows_, static_cast<std::uint64_t>(config_.train.seed),
-                     config_.data.order == "shuffled");
-    if (!config_.data.valid.empty()) {
-      valid_windows_.emplace(open(config_.data.valid, valid_data_));
-      check_same_tokenizer(job_.files, tokenizer_path(config_.data.train),
-                           tokenizer_path(config_.data.valid));
-    }
-    const Path tokenizer = tokenizer_path(config_.data.train);
-    if (job_.files.exists(tokenizer)) {
-      tokenizer_json_ = load_tokenizer(job_.files, tokenizer)->to_json();
-    }
-  });
-  check_same_data();
-}
-
-void Trainer::check_same_data() {
-  const auto check_file = [&](const char* key, const TokenFile* data) {
-    if (data != nullptr) {
-      check_same_contents(job_.transport, fmt::format("{} = \"{}\"", key, data->prefix().string()),
-                          hash_hex(data->index_hash()));
-    }
-  };
-  check_file("data.train", train_data_.get());
-  check_file("data.valid", valid_data_.get());
-}
-
 void Trainer::load_checkpoint(const Path& path) {
   agree_patiently(job_.transport, {"checkpoint"}, [&] {
     CheckpointReader reader(job_.files, path);
@@ -128,7 +90,7 @@ void Trainer::load_checkpoint(const Path& path) {
     if (job_.is_root()) {
       reader.verify();
     }
-    check_resumed(*reader.trainer_state(), config_, train_windows_->count(), path);
+    check_resumed(*reader.trainer_state(), config_, data_.train().count(), path);
     reader.read_weights(rank_->parameters());
     reader.read_moments(rank_->parameters());
     step_ = reader.trainer_state()->step;
@@ -218,7 +180,7 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
                     committed_at_});
   // A stop that was asked for does not wait for a validation.
   const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
-  if (valid_windows_ && (last || due)) {
+  if (data_.valid() && (last || due)) {
     if (writer_->in_progress()) {  // it is good, whatever validation says of the weights of now
       commit_checkpoint();
     }
@@ -332,7 +294,7 @@ void Trainer::require_finite(const EvaluationResult& result) const {
 }
 
 void Trainer::validate() {
-  last_evaluation_ = evaluate(*rank_, *valid_windows_, config_.valid.sequences);
+  last_evaluation_ = evaluate(*rank_, *data_.valid(), config_.valid.sequences);
   require_finite(*last_evaluation_);
   evaluated_at_ = step_;
   progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens",
@@ -346,7 +308,7 @@ void Trainer::validate() {
 
 void Trainer::prove_weights() {
   if (evaluated_at_ != step_ && step_ > 0) {
-    require_finite(evaluate(*rank_, *train_windows_, job_.transport.size()));
+    require_finite(evaluate(*rank_, data_.train(), job_.transport.size()));
   }
 }
 
@@ -357,9 +319,9 @@ void Trainer::begin_checkpoint() {
                                                  .sequences = step_ * config_.train.batch_sequences,
                                                  .seed = config_.train.seed,
                                                  .sequence_length = config_.train.sequence_length,
-                                                 .windows = train_windows_->count(),
+                                                 .windows = data_.train().count(),
                                                  .order = config_.data.order},
-                                       .tokenizer_json = tokenizer_json_});
+                                       .tokenizer_json = data_.tokenizer_json()});
   saved_at_ = step_;
 }
 
@@ -377,7 +339,7 @@ void Trainer::commit_checkpoint() {
 }
 
 void Trainer::finish() {
-  if (!valid_windows_) {
+  if (!data_.valid()) {
     progress_->message(fmt::format("done; checkpoint: {}", last_checkpoint_.string()));
     return;
   }
@@ -387,8 +349,8 @@ void Trainer::finish() {
   std::optional<Summary> summary;
   agree_patiently(job_.transport, {"summary"}, [&] {
     if (job_.is_root()) {
-      summary =
-          summarize(*train_data_, *valid_windows_, config_, *last_evaluation_, last_checkpoint_);
+      summary = summarize(data_.train_file(), *data_.valid(), config_, *last_evaluation_,
+                          last_checkpoint_);
       directory_.write_summary(to_json(*summary));
     }
   });

@@ -9,7 +9,6 @@
 #include "comm/timed_transport.h"
 #include "runtime/checkpoint/checkpoint_writer.h"
 #include "runtime/config/config.h"
-#include "runtime/data/sample_order.h"
 #include "runtime/job.h"
 #include "runtime/model/model_rank.h"
 #include "runtime/train/agreed_placement.h"
@@ -23,6 +22,7 @@
 #include "runtime/train/run_directory.h"
 #include "runtime/train/step_record.h"
 #include "runtime/train/step_timeline.h"
+#include "runtime/train/training_data.h"
 #include "runtime/train/training_step.h"
 
 namespace cartesian {
@@ -45,8 +45,6 @@ class Trainer {
   ControlPlane& control() { return *control_; }
 
  private:
-  void open_data();
-  void check_same_data();
   int train();
   /// Steps to the end of the run, or until a stop is asked for.
   void train_steps();
@@ -93,12 +91,7 @@ class Trainer {
   Topology topology_;
   AgreedPlacement placement_;
   RunDirectory directory_;
-  std::string tokenizer_json_;
-  std::unique_ptr<TokenFile> train_data_;
-  std::unique_ptr<TokenFile> valid_data_;
-  std::optional<TokenWindows> train_windows_;
-  std::optional<TokenWindows> valid_windows_;
-  std::optional<SampleOrder> samples_;
+  TrainingData data_;
   std::unique_ptr<ModelRank> rank_;
   std::unique_ptr<TrainingStep> training_step_;
   std::optional<StepTimeline> timeline_;
