@@ -206,8 +206,12 @@ Placement Placement::local(PlacementShape shape, const Topology& topology) {
 }
 
 Placement Placement::load(FileSystem& files, const Path& path, PlacementShape expected) {
-  const std::string source = path.string();
-  const json root = parse_json(files.read(path), source);
+  return parse(files.read(path), path.string(), expected);
+}
+
+Placement Placement::parse(const std::string& text, const std::string& source,
+                           PlacementShape expected) {
+  const json root = parse_json(text, source);
   const std::int64_t version =
       json_integer(json_at(root, "version", source), 0, std::numeric_limits<std::int64_t>::max(),
                    "\"version\"", source);

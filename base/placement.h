@@ -35,6 +35,9 @@ class Placement {
   /// The JSON of docs/formats.md. Throws FormatError (malformed) or ConfigError (another shape),
   /// naming the file.
   static Placement load(FileSystem& files, const Path& path, PlacementShape expected);
+  /// The same of `text`, which `source` names in errors.
+  static Placement parse(const std::string& text, const std::string& source,
+                         PlacementShape expected);
   /// `plan`: a JSON object about how it was planned, kept under "plan", which load() passes over;
   /// or nothing.
   std::string to_json(const std::string& plan = "") const;

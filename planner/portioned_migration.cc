@@ -28,7 +28,8 @@ bool contains(std::span<const int> ranks, int rank) {
   return std::ranges::binary_search(ranks, rank);
 }
 
-/// The most replicas that a rank has of a layer.
+}  // namespace
+
 int most_slots(const Placement& placement) {
   const PlacementShape& shape = placement.shape();
   std::size_t most = 0;
@@ -43,8 +44,6 @@ int most_slots(const Placement& placement) {
   }
   return static_cast<int>(most);
 }
-
-}  // namespace
 
 PortionedMigration::PortionedMigration(const Placement& from, const Placement& to,
                                        const PortionLimits& limits)

@@ -24,6 +24,9 @@ struct MigrationPortion {
   bool over_budget = false;  ///< one replica, or one swap among full ranks, is more than a portion
 };
 
+/// The most replicas that a rank has of a layer, both groups together.
+int most_slots(const Placement& placement);
+
 class PortionedMigration {
  public:
   /// REQUIRES: equal shapes.
@@ -34,6 +37,7 @@ class PortionedMigration {
   /// than its slots. An expert gives up the replicas that `to` does not have once it has all of
   /// those that `to` has, or earlier if a slot is wanted.
   std::optional<MigrationPortion> next();
+  bool done() const { return done_; }
 
  private:
   /// A replica that comes or goes.

@@ -44,24 +44,32 @@ std::string to_json(const TrainerState& state) {
               {"sequences", state.sequences},
               {"seed", state.seed},
               {"sequence_length", state.sequence_length},
-              {"windows", state.windows}}
+              {"windows", state.windows},
+              {"order", state.order}}
              .dump(2) +
          "\n";
 }
 
 TrainerState parse_trainer_state(const std::string& text, const std::string& path) {
   const Json json = parse_json(text, path);
-  check_json_keys(json, {"version", "step", "sequences", "seed", "sequence_length", "windows"},
-                  path);
+  check_json_keys(
+      json, {"version", "step", "sequences", "seed", "sequence_length", "windows", "order"}, path);
   json_integer(json_at(json, "version", path), 1, 1, "version", path);
   const auto number = [&](const char* key) {
     return json_integer(json_at(json, key, path), 0, kLargest, key, path);
   };
-  return {.step = number("step"),
-          .sequences = number("sequences"),
-          .seed = number("seed"),
-          .sequence_length = number("sequence_length"),
-          .windows = number("windows")};
+  TrainerState state{.step = number("step"),
+                     .sequences = number("sequences"),
+                     .seed = number("seed"),
+                     .sequence_length = number("sequence_length"),
+                     .windows = number("windows")};
+  if (json.contains("order")) {  // not in older checkpoints, which are shuffled
+    if (!json["order"].is_string()) {
+      throw FormatError(fmt::format("{}: order must be a string", path));
+    }
+    state.order = json["order"];
+  }
+  return state;
 }
 
 std::string to_json(const std::vector<ShardRecord>& records) {

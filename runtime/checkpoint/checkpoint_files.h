@@ -28,6 +28,7 @@ struct TrainerState {
   std::int64_t sequence_length = 0;
   std::int64_t windows =
       0;  ///< sequences in the data: with seed and length, what fixes their order
+  std::string order = "shuffled";  ///< data.order
 };
 std::string to_json(const TrainerState& state);
 /// Throws FormatError naming `path`.

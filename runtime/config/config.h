@@ -16,8 +16,9 @@
 namespace cartesian {
 
 struct DataConfig {
-  std::string train;  ///< prefix of a .bin/.idx pair
-  std::string valid;  ///< likewise; empty for no validation
+  std::string train;               ///< prefix of a .bin/.idx pair
+  std::string valid;               ///< likewise; empty for no validation
+  std::string order = "shuffled";  ///< of training's sequences, anew every epoch; or "stored"
 };
 
 /// One number for every sub-layer, or one for A and one for B.
@@ -80,6 +81,16 @@ struct ParallelConfig {
   bool shard_optimizer = false;
 };
 
+/// Planning placements anew while training runs.
+struct ReplanConfig {
+  std::string when = "off";  ///< "off", "auto": windows worse than promised, or "every"
+  std::int64_t every = 500;  ///< steps of a window
+  std::int64_t bytes_per_step = 64 << 20;  ///< that migrate between two steps; 0: all at once
+  std::int64_t horizon_steps = 1000;       ///< within which a migration must pay back
+  double time_budget_s = 2;                ///< of the planner\'s thread
+  std::string topology;  ///< TOML file with the links; empty: the planner's defaults
+};
+
 struct ExchangeConfig {
   std::string flow = "auto";          ///< "flat", "home", "pivot", or see flow_choice.h
   std::string pivot = "speculative";  ///< what pivots are chosen by, see PivotBy
@@ -102,6 +113,7 @@ struct Config {
   CheckpointConfig checkpoint;
   RunConfig run;
   ParallelConfig parallel;
+  ReplanConfig replan;
   ExchangeConfig exchange;
   CommConfig comm;
   SchedulerConfig scheduler;

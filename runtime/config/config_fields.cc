@@ -74,6 +74,11 @@ void train_fields(Config& config, std::vector<ConfigField>& fields) {
        0,
        {},
        "prefix of the held-out tokens' pair; empty for no validation"});
+  add({"data.order",
+       &config.data.order,
+       0,
+       {"shuffled", "stored"},
+       "of training's sequences: shuffled anew every epoch, or as the file has them"});
   add({"train.steps", &train.steps, 0, {}, "optimizer steps", kLargestCount});
   add({"train.batch_sequences",
        &train.batch_sequences,
@@ -274,6 +279,37 @@ void control_fields(Config& config, std::vector<ConfigField>& fields) {
   add({"metrics.job", &metrics.job, 0, {}, "name of the job in Prometheus"});
 }
 
+void replan_fields(ReplanConfig& replan, std::vector<ConfigField>& fields) {
+  const auto add = [&](ConfigField field) { fields.push_back(std::move(field)); };
+  add({"replan.when",
+       &replan.when,
+       0,
+       {"off", "auto", "every"},
+       "plan the placement anew while training runs: windows that are worse than promised, or "
+       "all"});
+  add({"replan.every", &replan.every, 1, {}, "steps of a window, whose choices are planned from"});
+  add({"replan.bytes_per_step",
+       &replan.bytes_per_step,
+       0,
+       {},
+       "bytes of experts that all ranks together move between two steps; 0: all at once"});
+  add({"replan.horizon_steps",
+       &replan.horizon_steps,
+       1,
+       {},
+       "steps within which moving experts must pay back"});
+  add({"replan.time_budget_s",
+       &replan.time_budget_s,
+       1e-9,
+       {},
+       "seconds of a plan's search on rank 0, beside training; counted in work done"});
+  add({"replan.topology",
+       &replan.topology,
+       0,
+       {},
+       "TOML file with the links' speeds, as for 'cartesian plan'; empty: the planner's defaults"});
+}
+
 }  // namespace
 
 std::vector<ConfigField> config_fields(Config& config) {
@@ -282,6 +318,7 @@ std::vector<ConfigField> config_fields(Config& config) {
   train_fields(config, fields);
   run_fields(config, fields);
   control_fields(config, fields);
+  replan_fields(config.replan, fields);
   return fields;
 }
 

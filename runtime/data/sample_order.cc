@@ -7,12 +7,15 @@
 
 namespace cartesian {
 
-SampleOrder::SampleOrder(const TokenWindows& windows, std::uint64_t seed)
-    : windows_(windows), seed_(seed) {}
+SampleOrder::SampleOrder(const TokenWindows& windows, std::uint64_t seed, bool shuffled)
+    : windows_(windows), seed_(seed), shuffled_(shuffled) {}
 
 std::int64_t SampleOrder::window_of(std::int64_t sequence) const {
   check(sequence >= 0, "sequences are counted from 0");
   const std::int64_t count = windows_.count();
+  if (!shuffled_) {
+    return sequence % count;
+  }
   const std::uint64_t key = random_key(seed_, fmt::format("epoch{}", sequence / count));
   return static_cast<std::int64_t>(random_permute(key, static_cast<std::uint64_t>(sequence % count),
                                                   static_cast<std::uint64_t>(count)));

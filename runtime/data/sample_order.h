@@ -1,7 +1,8 @@
 #pragma once
 // SampleOrder: which window of the data is sequence number i of a run. Every epoch is a permutation
-// of all windows, its own; it depends on seed and epoch only, never on ranks or on how sequences
-// are grouped into steps, so that a run goes on from any sequence on any number of ranks.
+// of all windows, its own, or all windows as the file has them; it depends on seed and epoch only,
+// never on ranks or on how sequences are grouped into steps, so that a run goes on from any
+// sequence on any number of ranks.
 
 #include <cstdint>
 #include <span>
@@ -14,7 +15,7 @@ namespace cartesian {
 class SampleOrder {
  public:
   /// `windows` must outlive this.
-  SampleOrder(const TokenWindows& windows, std::uint64_t seed);
+  SampleOrder(const TokenWindows& windows, std::uint64_t seed, bool shuffled = true);
 
   /// The window of sequence `sequence`, counted from the beginning of the run.
   std::int64_t window_of(std::int64_t sequence) const;
@@ -29,6 +30,7 @@ class SampleOrder {
  private:
   const TokenWindows& windows_;
   std::uint64_t seed_;
+  bool shuffled_;
 };
 
 }  // namespace cartesian

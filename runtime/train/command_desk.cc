@@ -1,7 +1,11 @@
 #include "runtime/train/command_desk.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <array>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -10,6 +14,8 @@ namespace cartesian {
 
 namespace {
 
+constexpr std::array<std::string_view, 3> kCommands = {kStopCommand, kCheckpointCommand,
+                                                       kReplanCommand};
 constexpr Seconds kBetweenLooks{1};
 /// Steps from now to the one of a command, which is twice as far away each time.
 constexpr std::int64_t kFirstMargin = 3;
@@ -73,11 +79,11 @@ std::optional<std::string> CommandDesk::take_word() {
       return std::nullopt;
     }
     files_.remove_all(file_);
-    if (word == kStopCommand || word == kCheckpointCommand) {
+    if (std::ranges::find(kCommands, word) != kCommands.end()) {
       return word;
     }
-    say_(fmt::format("{}: must be {} or {}, and was not done", file_.string(), kStopCommand,
-                     kCheckpointCommand));
+    say_(fmt::format("{}: must be {}, and was not done", file_.string(),
+                     fmt::join(kCommands, " or ")));
   } catch (const FileError& error) {  // an operator's mistake must not end the run
     say_(error.what());
   }

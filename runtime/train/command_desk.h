@@ -16,6 +16,7 @@ namespace cartesian {
 inline constexpr const char* kCommandFile = "command";
 inline constexpr const char* kStopCommand = "stop";  ///< with a checkpoint, as TERM does
 inline constexpr const char* kCheckpointCommand = "checkpoint";  ///< now
+inline constexpr const char* kReplanCommand = "replan";          ///< plan from the window so far
 
 class CommandDesk {
  public:

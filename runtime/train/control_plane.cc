@@ -181,10 +181,23 @@ void ControlPlane::report(const ReportedStep& step) {
                     .loads = counts_->loads(),
                     .co_activation = counts_->pairs(),
                     .waits_by_peer = waits_};
+  if (transport_.rank() == 0) {
+    report.plan_version = step.plans.version;
+    report.plans_adopted = step.plans.adopted;
+    report.plans_rejected = step.plans.rejected;
+    report.plans_failed = step.plans.failed;
+    report.migrated_bytes = count(step.plans.migrated_bytes);
+  }
   for (std::size_t i = 0; i < kPhases; ++i) {
     report.phase_s.push_back(step.phases[static_cast<Phase>(i)].count());
   }
   agent_->report(std::move(report));
+}
+
+void ControlPlane::moved(const Placement& placement, std::int64_t version) {
+  if (endpoint_ != nullptr) {
+    endpoint_->monitor().set_placement(placement, version);
+  }
 }
 
 ControlPlane::Vote ControlPlane::vote(std::int64_t next_step) {

@@ -17,6 +17,7 @@
 #include "runtime/train/choice_counts.h"
 #include "runtime/train/command_desk.h"
 #include "runtime/train/metrics_endpoint.h"
+#include "runtime/train/plan_counts.h"
 #include "runtime/train/step_record.h"
 #include "scheduler/agent.h"
 #include "scheduler/coordinator.h"
@@ -36,6 +37,7 @@ struct ReportedStep {
   const StepTimes& times;
   const StepTraffic& sent;  ///< by this rank
   const PhaseTimes& phases;
+  const PlanCounts& plans;
   std::int64_t checkpoint_step = -1;  ///< of the last complete one; -1: none
 };
 
@@ -64,6 +66,8 @@ class ControlPlane {
   void end_step();
   /// After it: hands the report to the agent.
   void report(const ReportedStep& step);
+  /// The placement in force from now on is plan number `version`'s.
+  void moved(const Placement& placement, std::int64_t version);
 
   /// To act on a command, all ranks must have it before the same step. So each votes before step
   /// `next_step`, the votes are summed over the ranks, and agreed() gives what all have. That sum

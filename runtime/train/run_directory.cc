@@ -100,6 +100,7 @@ void RunDirectory::open_log(const Config& config, std::int64_t first_step) {
     };
     metrics_ = open_lines(path_ / kMetricsFile, not_again);
     experts_ = open_lines(path_ / kExpertsFile, until_then);
+    plans_ = open_lines(path_ / kPlansFile, until_then);
     environment_ = open_lines(path_ / kEnvironmentFile, until_then);
   });
 }
@@ -130,8 +131,16 @@ void RunDirectory::log_experts(const nlohmann::ordered_json& record) {
   append_line(experts_, record);
 }
 
+void RunDirectory::log_plan(const nlohmann::ordered_json& record) { append_line(plans_, record); }
+
 void RunDirectory::log_environment(const nlohmann::ordered_json& record) {
   append_line(environment_, record);
+}
+
+void RunDirectory::write_placement(const std::string& json) {
+  if (transport_.rank() == 0) {
+    files_.write_atomically(path_ / kPlacementFile, json);
+  }
 }
 
 Path RunDirectory::write_timeline(const std::string& json) {

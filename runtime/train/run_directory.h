@@ -1,6 +1,7 @@
 #pragma once
 // RunDirectory: what a training run leaves behind: config.toml, metrics.jsonl, experts.jsonl,
-// environment.jsonl, timeline.json, summary.json and checkpoints/. Rank 0 writes.
+// plans.jsonl, environment.jsonl, timeline.json, placement.json, summary.json and checkpoints/.
+// Rank 0 writes.
 
 #include <functional>
 #include <memory>
@@ -17,9 +18,11 @@ namespace cartesian {
 inline constexpr const char* kRunConfigFile = "config.toml";
 inline constexpr const char* kMetricsFile = "metrics.jsonl";
 inline constexpr const char* kExpertsFile = "experts.jsonl";
+inline constexpr const char* kPlansFile = "plans.jsonl";
 inline constexpr const char* kEnvironmentFile = "environment.jsonl";
 inline constexpr const char* kSummaryFile = "summary.json";
 inline constexpr const char* kTimelineFile = "timeline.json";
+inline constexpr const char* kPlacementFile = "placement.json";
 
 class RunDirectory {
  public:
@@ -40,9 +43,12 @@ class RunDirectory {
   /// Each appends one line to its log; on other ranks than 0 does nothing.
   void log(const nlohmann::ordered_json& record);
   void log_experts(const nlohmann::ordered_json& record);
+  void log_plan(const nlohmann::ordered_json& record);
   void log_environment(const nlohmann::ordered_json& record);
   /// Replaces summary.json; on other ranks than 0 does nothing.
   void write_summary(const nlohmann::ordered_json& summary);
+  /// Likewise placement.json.
+  void write_placement(const std::string& json);
   /// Likewise timeline.json. Returns its path.
   Path write_timeline(const std::string& json);
 
@@ -57,6 +63,7 @@ class RunDirectory {
   std::unique_ptr<FileLock> lock_;  ///< on rank 0
   std::unique_ptr<OutputFile> metrics_;
   std::unique_ptr<OutputFile> experts_;
+  std::unique_ptr<OutputFile> plans_;
   std::unique_ptr<OutputFile> environment_;
 };
 

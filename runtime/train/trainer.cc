@@ -9,10 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/hash.h"
 #include "comm/collectives.h"
 #include "runtime/checkpoint/checkpoint_reader.h"
-#include "runtime/data/tokenizer.h"
 #include "runtime/model/flow_choice.h"
 #include "runtime/report/report.h"
 #include "runtime/train/environment.h"
@@ -36,22 +34,26 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
       config_(prepare_config(job_, std::move(config))),
       options_(options),
       topology_(find_topology(transport_, config_.parallel.node_sizes)),
-      placement_(agreed_placement(job_, config_, topology_)),
+      placement_(agreed_placement(job_, config_, topology_, options_.resume)),
       directory_(job.files, transport_, config_, options.resume),
+      data_(job_, config_),
       expert_log_(config_.model,
                   expert_log_interval(config_.run.experts_every, config_.train.steps)) {
-  open_data();
   const ModelRankOptions rank_options{
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
       .chunks = 1,  // train_steps() says how many
       .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
       .recompute = config_.train.recompute == "block",
-      .exchange = exchange_options(config_.exchange, config_.model, placement_, topology_),
+      .exchange = exchange_options(config_.exchange, config_.model, placement_.start, topology_),
       .shard_optimizer = config_.parallel.shard_optimizer};
-  rank_ = std::make_unique<ModelRank>(config_.model, placement_, topology_, job_.transport,
+  rank_ = std::make_unique<ModelRank>(config_.model, placement_.start, topology_, job_.transport,
                                       job_.metrics, job_.clock, rank_options);
   pivot_tally_.emplace(rank_->placement(), topology_, rank_->context().exchange.flow(),
                        job_.metrics);
+  agree(job_.transport, {"replan.topology"}, [&] {
+    replanner_ = std::make_unique<Replanner>(config_.replan, config_.train, *rank_,
+                                             replan_cluster(job_.files, config_.replan, topology_));
+  });
   timeline_.emplace(config_.run.timeline_steps, job_.clock, transport_, rank_->context().times,
                     topology_);
   chunks_.emplace(config_.exchange.chunks, job_.transport.size());
@@ -65,7 +67,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   directory_.open_log(config_, step_);
   directory_.log_environment(
       describe_environment(job_, topology_, {.step = step_, .threads = rank_options.threads}));
-  training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, *samples_);
+  training_step_ = std::make_unique<TrainingStep>(config_.train, *rank_, data_.samples());
   writer_ =
       std::make_unique<CheckpointWriter>(job_.files, job_.transport, directory_.checkpoints());
   progress_ = std::make_unique<Progress>(config_.run, job_.clock, step_, config_.train.steps,
@@ -73,44 +75,9 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   control_.emplace(
       job_, config_,
       ControlPlane::Place{.topology = topology_,
-                          .placement = placement_,
+                          .placement = rank_->placement(),
                           .transport = transport_,
                           .say = [this](const std::string& text) { progress_->message(text); }});
-}
-
-void Trainer::open_data() {
-  agree_patiently(job_.transport, {"data"}, [&] {
-    const auto open = [&](const std::string& prefix, std::unique_ptr<TokenFile>& data) {
-      data = std::make_unique<TokenFile>(job_.files, prefix);
-      if (job_.is_root()) {
-        data->check_vocabulary(config_.model.vocab_size);
-      }
-      return TokenWindows(*data, config_.train.sequence_length);
-    };
-    train_windows_.emplace(open(config_.data.train, train_data_));
-    samples_.emplace(*train_windows_, static_cast<std::uint64_t>(config_.train.seed));
-    if (!config_.data.valid.empty()) {
-      valid_windows_.emplace(open(config_.data.valid, valid_data_));
-      check_same_tokenizer(job_.files, tokenizer_path(config_.data.train),
-                           tokenizer_path(config_.data.valid));
-    }
-    const Path tokenizer = tokenizer_path(config_.data.train);
-    if (job_.files.exists(tokenizer)) {
-      tokenizer_json_ = load_tokenizer(job_.files, tokenizer)->to_json();
-    }
-  });
-  check_same_data();
-}
-
-void Trainer::check_same_data() {
-  const auto check_file = [&](const char* key, const TokenFile* data) {
-    if (data != nullptr) {
-      check_same_contents(job_.transport, fmt::format("{} = \"{}\"", key, data->prefix().string()),
-                          hash_hex(data->index_hash()));
-    }
-  };
-  check_file("data.train", train_data_.get());
-  check_file("data.valid", valid_data_.get());
 }
 
 void Trainer::load_checkpoint(const Path& path) {
@@ -123,7 +90,7 @@ void Trainer::load_checkpoint(const Path& path) {
     if (job_.is_root()) {
       reader.verify();
     }
-    check_resumed(*reader.trainer_state(), config_.train, train_windows_->count(), path);
+    check_resumed(*reader.trainer_state(), config_, data_.train().count(), path);
     reader.read_weights(rank_->parameters());
     reader.read_moments(rank_->parameters());
     step_ = reader.trainer_state()->step;
@@ -141,6 +108,9 @@ int Trainer::train() {
   if (options_.resume && job_.is_root()) {
     progress_->message(step_ > 0 ? fmt::format("resumed from {}", last_checkpoint_.string())
                                  : "no checkpoint to resume from: starting at step 0");
+  }
+  if (!placement_.note.empty()) {
+    progress_->message(placement_.note);
   }
   stop_scope_.set_callback([this] {
     job_.transport.set_timeout(std::min(kStopGrace, Seconds(config_.comm.timeout_s)));
@@ -183,6 +153,7 @@ void Trainer::train_steps() {
       expert_log_.route(chunk);
       pivot_tally_->route(chunk);
       control_->route(chunk);
+      replanner_->route(chunk);
     };
     const StepResult result = training_step_->run(step_);
     rank_->context().on_route = {};
@@ -202,13 +173,14 @@ void Trainer::train_steps() {
 bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   expert_log_.add_step(result.loads);
   const bool last = step_ == config_.train.steps;
-  const auto [asked, sent, sent_here, command] = agree_on_step();
+  const auto [asked, planned, sent, sent_here, command] = agree_on_step();
   const bool stop = asked || (command && command->kind == kStopCommand);
   report_step(result, times, sent);
-  control_->report({step_, result, times, sent_here, rank_->context().times, committed_at_});
+  control_->report({step_, result, times, sent_here, rank_->context().times, replanner_->counts(),
+                    committed_at_});
   // A stop that was asked for does not wait for a validation.
   const bool due = config_.valid.every > 0 && step_ % config_.valid.every == 0 && !stop;
-  if (valid_windows_ && (last || due)) {
+  if (data_.valid() && (last || due)) {
     if (writer_->in_progress()) {  // it is good, whatever validation says of the weights of now
       commit_checkpoint();
     }
@@ -228,22 +200,43 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
   const bool ends = stop || step_ == options_.stop_at;
   if (!ends && !last) {  // else with the checkpoint that follows
     report_experts(false);
+    if (command && command->kind == kReplanCommand) {
+      replanner_->request();
+    }
+    replan(planned);
   }
   return ends;
 }
 
+void Trainer::replan(bool planned) {
+  const Seconds start = job_.clock.now();
+  ReplanNews news = replanner_->after_step(step_, planned);
+  if (!news.message.empty()) {
+    progress_->message(news.message);
+  }
+  if (news.moved) {
+    news.record["migration_s"] = (job_.clock.now() - start).count();
+    directory_.write_placement(rank_->placement().to_json());
+    control_->moved(rank_->placement(), replanner_->counts().version);
+  }
+  if (!news.record.is_null()) {
+    directory_.log_plan(news.record);
+  }
+}
+
 Trainer::Agreement Trainer::agree_on_step() {
   // One sum tells every rank what all of them want: to stop, whose share of a checkpoint is on
-  // disk, and which command all have.
+  // disk, that a plan is there, and which command all have.
   const auto counted = std::bit_cast<TrafficSums>(traffic_so_far(job_.metrics));
   const ControlPlane::Vote vote = control_->vote(step_ + 1);
   TrafficSums here{};
   std::ranges::transform(counted, counted_, here.begin(), std::minus<>());
   counted_ = counted;
-  std::array<double, 2 + vote.size() + here.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
-                                                            writer_->written() ? 1.0 : 0.0};
-  const auto votes = std::span(sums).subspan<2, vote.size()>();
-  const auto traffic = std::span(sums).subspan<2 + vote.size()>();
+  std::array<double, 3 + vote.size() + here.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
+                                                            writer_->written() ? 1.0 : 0.0,
+                                                            replanner_->ready() ? 1.0 : 0.0};
+  const auto votes = std::span(sums).subspan<3, vote.size()>();
+  const auto traffic = std::span(sums).subspan<3 + vote.size()>();
   std::ranges::copy(vote, votes.begin());
   std::ranges::copy(here, traffic.begin());
   all_reduce_sum(rank_->context().op, job_.transport, Team::world(job_.transport),
@@ -254,6 +247,7 @@ Trainer::Agreement Trainer::agree_on_step() {
   TrafficSums sent{};
   std::ranges::copy(traffic, sent.begin());
   return {.stop = sums[0] > 0,
+          .planned = sums[2] > 0,
           .sent = std::bit_cast<StepTraffic>(sent),
           .sent_here = std::bit_cast<StepTraffic>(here),
           .command = control_->agreed(votes, step_ + 1)};
@@ -300,7 +294,7 @@ void Trainer::require_finite(const EvaluationResult& result) const {
 }
 
 void Trainer::validate() {
-  last_evaluation_ = evaluate(*rank_, *valid_windows_, config_.valid.sequences);
+  last_evaluation_ = evaluate(*rank_, *data_.valid(), config_.valid.sequences);
   require_finite(*last_evaluation_);
   evaluated_at_ = step_;
   progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens",
@@ -314,7 +308,7 @@ void Trainer::validate() {
 
 void Trainer::prove_weights() {
   if (evaluated_at_ != step_ && step_ > 0) {
-    require_finite(evaluate(*rank_, *train_windows_, job_.transport.size()));
+    require_finite(evaluate(*rank_, data_.train(), job_.transport.size()));
   }
 }
 
@@ -325,8 +319,9 @@ void Trainer::begin_checkpoint() {
                                                  .sequences = step_ * config_.train.batch_sequences,
                                                  .seed = config_.train.seed,
                                                  .sequence_length = config_.train.sequence_length,
-                                                 .windows = train_windows_->count()},
-                                       .tokenizer_json = tokenizer_json_});
+                                                 .windows = data_.train().count(),
+                                                 .order = config_.data.order},
+                                       .tokenizer_json = data_.tokenizer_json()});
   saved_at_ = step_;
 }
 
@@ -344,7 +339,7 @@ void Trainer::commit_checkpoint() {
 }
 
 void Trainer::finish() {
-  if (!valid_windows_) {
+  if (!data_.valid()) {
     progress_->message(fmt::format("done; checkpoint: {}", last_checkpoint_.string()));
     return;
   }
@@ -354,8 +349,8 @@ void Trainer::finish() {
   std::optional<Summary> summary;
   agree_patiently(job_.transport, {"summary"}, [&] {
     if (job_.is_root()) {
-      summary =
-          summarize(*train_data_, *valid_windows_, config_, *last_evaluation_, last_checkpoint_);
+      summary = summarize(data_.train_file(), *data_.valid(), config_, *last_evaluation_,
+                          last_checkpoint_);
       directory_.write_summary(to_json(*summary));
     }
   });

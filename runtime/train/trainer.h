@@ -9,18 +9,20 @@
 #include "comm/timed_transport.h"
 #include "runtime/checkpoint/checkpoint_writer.h"
 #include "runtime/config/config.h"
-#include "runtime/data/sample_order.h"
 #include "runtime/job.h"
 #include "runtime/model/model_rank.h"
+#include "runtime/train/agreed_placement.h"
 #include "runtime/train/chunk_choice.h"
 #include "runtime/train/control_plane.h"
 #include "runtime/train/evaluation.h"
 #include "runtime/train/expert_log.h"
 #include "runtime/train/pivot_tally.h"
 #include "runtime/train/progress.h"
+#include "runtime/train/replanner.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/step_record.h"
 #include "runtime/train/step_timeline.h"
+#include "runtime/train/training_data.h"
 #include "runtime/train/training_step.h"
 
 namespace cartesian {
@@ -43,8 +45,6 @@ class Trainer {
   ControlPlane& control() { return *control_; }
 
  private:
-  void open_data();
-  void check_same_data();
   int train();
   /// Steps to the end of the run, or until a stop is asked for.
   void train_steps();
@@ -56,6 +56,7 @@ class Trainer {
   /// what all are told to do now. Completes the checkpoint in progress if it is on disk.
   struct Agreement {
     bool stop = false;
+    bool planned = false;  ///< rank 0's planner has ended
     StepTraffic sent;
     StepTraffic sent_here;
     std::optional<Command> command;
@@ -67,6 +68,8 @@ class Trainer {
   void end_timeline_step();
   /// Writes the experts' record if its interval has ended, or `now`. Collective.
   void report_experts(bool now);
+  /// What re-planning does between two steps. Collective.
+  void replan(bool planned);
   void validate();
   /// Before the last checkpoint, which no step follows: throws NumericError unless some sequences
   /// give a finite loss.
@@ -86,14 +89,9 @@ class Trainer {
   Config config_;
   TrainOptions options_;
   Topology topology_;
-  Placement placement_;
+  AgreedPlacement placement_;
   RunDirectory directory_;
-  std::string tokenizer_json_;
-  std::unique_ptr<TokenFile> train_data_;
-  std::unique_ptr<TokenFile> valid_data_;
-  std::optional<TokenWindows> train_windows_;
-  std::optional<TokenWindows> valid_windows_;
-  std::optional<SampleOrder> samples_;
+  TrainingData data_;
   std::unique_ptr<ModelRank> rank_;
   std::unique_ptr<TrainingStep> training_step_;
   std::optional<StepTimeline> timeline_;
@@ -101,6 +99,7 @@ class Trainer {
   TrafficSums counted_{};  ///< by this rank, so far
   ExpertLog expert_log_;
   std::optional<PivotTally> pivot_tally_;
+  std::unique_ptr<Replanner> replanner_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Progress> progress_;
   std::optional<ControlPlane> control_;

@@ -66,7 +66,7 @@ class Control(CliTest):
         self.order(run, "stop")
         result = job.wait()
         self.assertEqual(result.rank_codes, {0: STOPPED, 1: STOPPED}, result)
-        self.assertRegex(result.out, "command: must be stop or checkpoint")
+        self.assertRegex(result.out, "command: must be stop or checkpoint or replan")
         self.assertIn(step, run.checkpoints())
 
     def test_losses_are_those_of_a_run_that_nobody_watches(self):

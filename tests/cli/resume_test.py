@@ -66,7 +66,7 @@ class Exactness(CliTest):
 
     def test_what_fixes_the_order_of_the_data_is_kept(self):
         config, _ = self.stopped_run(2, train__steps=4)
-        for setting in ("train.seed=8", "train.batch_sequences=12", "train.sequence_length=16",
+        for setting in ("train.seed=8", "data.order=stored", "train.batch_sequences=12", "train.sequence_length=16",
                         f"data.train={self.tokens}-valid"):
             with self.subTest(setting):
                 self.assert_refused(("train", config, "--resume", "--set", setting), "the data in the same order")

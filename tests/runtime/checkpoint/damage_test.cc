@@ -209,6 +209,7 @@ TEST_F(DamageTest, HostileTrainerStates) {
        R"({"version": 1, "step": null, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
        R"({"version": 1, "step": 18446744073709551615, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
        R"({"version": 1, "step": 1e99, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9})",
+       R"({"version": 1, "step": 1, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9, "order": 3})",
        R"({"version": 1, "step": 1, "sequences": 8, "seed": 1, "sequence_length": 8, "windows": 9, "extra": 2})"});
 }
 

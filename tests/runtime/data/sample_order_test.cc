@@ -92,6 +92,15 @@ TEST_F(Windows, EveryEpochVisitsEachWindowOnce) {
   }
 }
 
+TEST_F(Windows, TheStoredOrderIsTheSameInEveryEpoch) {
+  const TokenFile data = counting(101);
+  const TokenWindows windows(data, 10);
+  const SampleOrder order(windows, 42, /*shuffled=*/false);
+  for (std::int64_t i = 0; i < 25; ++i) {
+    EXPECT_EQ(order.window_of(i), i % 10);
+  }
+}
+
 TEST_F(Windows, SeedsGiveDifferentOrders) {
   const TokenFile data = counting(1001);
   const TokenWindows windows(data, 10);

@@ -100,7 +100,7 @@ TEST_F(CommandDeskTest, AnswersWhatItDoesNotKnow) {
   EXPECT_TRUE(sent().empty());
   EXPECT_FALSE(files_->exists(file_));
   ASSERT_EQ(said_.size(), 1U);
-  EXPECT_NE(said_[0].find("must be stop or checkpoint"), std::string::npos);
+  EXPECT_NE(said_[0].find("must be stop or checkpoint or replan"), std::string::npos);
 }
 
 TEST_F(CommandDeskTest, WaitsForAFileThatIsBeingWritten) {

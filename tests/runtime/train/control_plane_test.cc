@@ -74,7 +74,8 @@ class ControlPlaneTest : public testing::Test {
   static void report_empty_step(ControlPlane& control, std::int64_t step) {
     control.begin_step(step);
     control.end_step();
-    control.report({.step = step, .result = {}, .times = {}, .sent = {}, .phases = {}});
+    control.report(
+        {.step = step, .result = {}, .times = {}, .sent = {}, .phases = {}, .plans = {}});
     std::int64_t known = control.coordinator() == nullptr ? step : -1;
     while (known < step) {
       std::this_thread::yield();

@@ -46,9 +46,10 @@ TEST_F(RunDirectoryTest, KeepsTheConfigurationAndALineForEachRecord) {
   });
   EXPECT_EQ(metrics(), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.25}\n");
   EXPECT_EQ(files_->read(Path(config_.run.dir) / "config.toml"), to_toml(config_));
-  EXPECT_EQ(files_->list(config_.run.dir),
-            (std::vector<std::string>{".lock", "checkpoints", "config.toml", "environment.jsonl",
-                                      "experts.jsonl", "metrics.jsonl", "summary.json"}));
+  EXPECT_EQ(
+      files_->list(config_.run.dir),
+      (std::vector<std::string>{".lock", "checkpoints", "config.toml", "environment.jsonl",
+                                "experts.jsonl", "metrics.jsonl", "plans.jsonl", "summary.json"}));
 }
 
 TEST_F(RunDirectoryTest, ARunThatGoesOnDropsWhatItWillWriteAgain) {
