@@ -86,7 +86,7 @@ std::vector<Straggler> find_stragglers(const JobShape& shape, const StragglerEvi
   const auto ranks = static_cast<std::size_t>(shape.ranks);
   const auto last = std::ranges::max_element(shape.node_of_rank);
   check(evidence.compute_s.size() == ranks && evidence.tokens.size() == ranks &&
-            evidence.nodes.size() == static_cast<std::size_t>(*last + 1),
+            evidence.nodes.size() == static_cast<std::size_t>(*last) + 1,
         "evidence of stragglers has the sizes of the job");
   const auto worse = [](const Straggler& a, const Straggler& b) { return a.factor > b.factor; };
   std::vector<Straggler> found = slow_ranks(evidence, limits);

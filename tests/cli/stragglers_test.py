@@ -103,7 +103,7 @@ class EmulatedStragglers(CliTest):
         self.wait_for_steps(job, run, healed + 2 * ENOUGH, GONE.search)
         self.assertEqual([(kind, number) for _, kind, number in GONE.findall(job.output())], [("node", "2")], job.output())
         self.end(job)
-        self.assertEqual(len(SENTENCE.findall(job.output())), 1)  # once, not at every step
+        self.assertEqual(len(SENTENCE.findall(job.output())), 1, job.output())  # once, not at every step
 
     def test_a_slow_rank_is_named(self):
         self.emulate("up", "4", "--rate", "10gbit")
