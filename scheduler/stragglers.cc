@@ -23,6 +23,10 @@ double reference(const StragglerEvidence& evidence, double tokens) {
   return median(std::move(peers));
 }
 
+double least_cost(const StragglerEvidence& evidence, const StragglerLimits& limits) {
+  return std::max(limits.least_s, limits.least_share * evidence.step_s);
+}
+
 std::vector<Straggler> slow_ranks(const StragglerEvidence& evidence,
                                   const StragglerLimits& limits) {
   std::vector<Straggler> found;
@@ -31,7 +35,7 @@ std::vector<Straggler> slow_ranks(const StragglerEvidence& evidence,
     for (std::size_t rank = 0; rank < evidence.compute_s.size(); ++rank) {
       const double seconds = evidence.compute_s[rank];
       if (evidence.tokens[rank] == tokens && middle > 0 && seconds > limits.rank_factor * middle &&
-          seconds - middle > limits.least_share * evidence.step_s) {
+          seconds - middle > least_cost(evidence, limits)) {
         found.push_back({Straggler::Kind::rank, static_cast<int>(rank), seconds / middle, seconds});
       }
     }
@@ -53,7 +57,7 @@ std::vector<Straggler> slow_links(const JobShape& shape, const StragglerEvidence
         static_cast<double>(std::ranges::count(shape.node_of_rank, static_cast<int>(node)));
     const double waited = waits.for_it * ranks;
     if (!excused.contains(static_cast<int>(node)) && factor > limits.link_factor &&
-        waited * (1 - 1 / factor) > limits.least_share * evidence.step_s) {
+        waited * (1 - 1 / factor) > least_cost(evidence, limits)) {
       found.push_back({Straggler::Kind::link, static_cast<int>(node), factor, waited});
     }
   }

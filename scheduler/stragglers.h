@@ -32,6 +32,8 @@ struct StragglerLimits {
   double link_factor = 3;    ///< waits that a node has part in, over those elsewhere
   /// Of a step, what a straggler costs must last: less is not worth a word.
   double least_share = 0.1;
+  /// And seconds: a thread may wait so long for a processor that others use, too.
+  double least_s = 0.004;
 };
 
 struct Straggler {

@@ -94,6 +94,22 @@ TEST(Stragglers, ShortWaitsAndTwoNodesNameNoLink) {
   EXPECT_TRUE(find_stragglers(two, evidence).empty());
 }
 
+TEST(Stragglers, WhatAProcessorsOtherThreadsTakeIsNotWorthAWord) {
+  const JobShape shape = job(4, 1);
+  StragglerEvidence evidence = even(shape, 4, 0.005, 0.0005);
+  evidence.step_s = 0.02;
+  evidence.compute_s[1] = 0.0088;
+  evidence.nodes[2] = {.of_it = 0.005, .for_it = 0.005, .elsewhere = 0.0005};
+  const std::vector<Straggler> link = find_stragglers(shape, evidence);
+  ASSERT_EQ(link.size(), 1U);  // 4.5 ms
+  EXPECT_EQ(link[0].kind, Straggler::Kind::link);
+  evidence.compute_s[1] = 0.0092;
+  evidence.nodes[2] = {.of_it = 0.004, .for_it = 0.004, .elsewhere = 0.0005};
+  const std::vector<Straggler> rank = find_stragglers(shape, evidence);
+  ASSERT_EQ(rank.size(), 1U);  // 4.2 ms, and 3.5 ms
+  EXPECT_EQ(rank[0].kind, Straggler::Kind::rank);
+}
+
 TEST(Stragglers, NewsAreOfThoseThatComeAndGo) {
   const JobShape shape = job(4, 2);
   const Straggler rank{Straggler::Kind::rank, 3, 2, 1};
