@@ -25,7 +25,7 @@ ENOUGH = 40  # steps: far more than it takes
 
 
 class DutyCycle:
-    """Lets a process run for one part of the time in four: what a slow processor looks like."""
+    """Lets a process run for one part of the time in six: what a slow processor looks like."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -36,9 +36,9 @@ class DutyCycle:
     def run(self):
         while not self.over.is_set():
             os.kill(self.pid, signal.SIGSTOP)
-            time.sleep(0.03)
+            time.sleep(0.04)
             os.kill(self.pid, signal.SIGCONT)
-            time.sleep(0.01)
+            time.sleep(0.008)
 
     def stop(self):
         self.over.set()
