@@ -25,6 +25,13 @@ int window_steps(const JobMetricsOptions& options) {
   return options.window_steps;
 }
 
+/// Nodes whose pairs have series; 0 for a job that has too many.
+std::size_t paired_nodes(const JobShape& shape) {
+  const auto last = std::ranges::max_element(shape.node_of_rank);
+  const int nodes = last == shape.node_of_rank.end() ? 0 : *last + 1;
+  return nodes > JobMetricsOptions::kMostNodesInPairs ? 0 : static_cast<std::size_t>(nodes);
+}
+
 }  // namespace
 
 std::vector<int> expert_layers(std::string_view text, int layers) {
@@ -67,6 +74,8 @@ JobMetrics::JobMetrics(JobShape shape, const JobMetricsOptions& options, const C
       step_since_(clock.now()),
       totals_(shape_),
       ranks_(static_cast<std::size_t>(shape_.ranks)),
+      paired_nodes_(paired_nodes(shape_)),
+      node_waits_(paired_nodes_ * paired_nodes_),
       step_s_({0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250}) {}
 
 void JobMetrics::add(int rank, const StepReport& report) {
@@ -76,6 +85,11 @@ void JobMetrics::add(int rank, const StepReport& report) {
   }
   totals_.add(rank, report);
   RankSteps& own = ranks_[static_cast<std::size_t>(rank)];
+  for (std::size_t peer = 0; paired_nodes_ > 0 && peer < report.waits_by_peer.size(); ++peer) {
+    const auto node = static_cast<std::size_t>(shape_.node_of_rank[static_cast<std::size_t>(rank)]);
+    const auto awaited = static_cast<std::size_t>(shape_.node_of_rank[peer]);
+    node_waits_[node * paired_nodes_ + awaited] += report.waits_by_peer[peer];
+  }
   own.last_s = report.step_s;
   own.compute_s += std::max(0.0, report.step_s - report.wait_s);
   const double flat =

@@ -16,6 +16,7 @@
 #include "scheduler/report_window.h"
 #include "scheduler/step_report.h"
 #include "scheduler/step_window.h"
+#include "scheduler/stragglers.h"
 
 namespace prometheus {
 struct MetricFamily;
@@ -28,6 +29,7 @@ struct JobMetricsOptions {
   int window_steps = 10;         ///< that gauges are over
 
   static constexpr int kMostWindowSteps = 10'000;
+  static constexpr int kMostNodesInPairs = 16;  ///< of a job whose pairs of nodes have series
 };
 
 /// Layers that metrics.experts asks for, ascending. Throws ConfigError naming the key.
@@ -39,6 +41,7 @@ struct ControlCounts {
   std::int64_t commands = 0;
   std::int64_t commands_late = 0;
   std::int64_t troubles = 0;
+  std::vector<Straggler> stragglers;  ///< that are named now
 };
 
 /// Not thread-safe.
@@ -89,6 +92,8 @@ class JobMetrics {
   Seconds step_since_;
   ReportWindow totals_;  // since the beginning
   std::vector<RankSteps> ranks_;
+  std::size_t paired_nodes_;        // 0: too many
+  std::vector<double> node_waits_;  // [paired nodes, paired nodes]: of a row's for a column's
   Latest latest_;
   Histogram step_s_;
 };

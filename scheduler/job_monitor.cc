@@ -54,6 +54,7 @@ std::string JobMonitor::metrics_text() const {
     }
     counts.commands = state.commands().added();
     counts.commands_late = state.commands().late();
+    counts.stragglers = state.stragglers();
   });
   std::vector<prometheus::MetricFamily> families;
   {

@@ -23,7 +23,8 @@ JobState::JobState(JobShape shape, const Clock& clock, const JobLimits& limits,
       limits_(limits),
       ranks_(static_cast<std::size_t>(shape_.ranks)),
       commands_(shape_.ranks, first_command),
-      window_(shape_) {}
+      window_(shape_),
+      stragglers_(shape_) {}
 
 Admission JobState::admit(const Hello& hello, std::uint64_t connection) {
   check(connection != 0, "connections are numbered from 1");
@@ -73,6 +74,7 @@ std::string JobState::report(int rank, StepReport report) {
     if (report.step > status.reported) {
       status.reported = report.step;
       window_.add(rank, report);
+      stragglers_.add(rank, report);
       if (observer_) {
         observer_(rank, report);
       }

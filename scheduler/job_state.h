@@ -14,6 +14,7 @@
 #include "scheduler/control_messages.h"
 #include "scheduler/report_window.h"
 #include "scheduler/step_report.h"
+#include "scheduler/straggler_watch.h"
 
 namespace cartesian {
 
@@ -93,6 +94,8 @@ class JobState {
   /// The sums since the last take_window().
   const ReportWindow& window() const { return window_; }
   ReportWindow take_window();
+  /// By the last steps that all ranks have reported.
+  const std::vector<Straggler>& stragglers() const { return stragglers_.named(); }
 
  private:
   RankStatus& hear(int rank, std::int64_t step);
@@ -104,6 +107,7 @@ class JobState {
   std::int64_t step_ = -1;
   CommandLog commands_;
   ReportWindow window_;
+  StragglerWatch stragglers_;
   ReportObserver observer_;
 };
 

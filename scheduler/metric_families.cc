@@ -35,6 +35,8 @@ std::vector<prometheus::MetricFamily> MetricFamilies::all(const ControlCounts& c
   put_time();
   put_rank_totals();
   put_straggler_ratios();
+  put_stragglers(counts.stragglers);
+  put_node_waits();
   put_traffic();
   put_colocation();
   put_experts();
@@ -172,6 +174,47 @@ void MetricFamilies::put_straggler_ratios() {
       put(window_.compute_s[rank] / window_.reports[rank] / middle,
           {{"rank", number(rank)}, {"host", shape_.hosts[rank]}});
     }
+  }
+}
+
+void MetricFamilies::put_stragglers(const std::vector<Straggler>& named) {
+  const auto is = [](Straggler::Kind kind) {
+    return [kind](const Straggler& one) { return one.kind == kind; };
+  };
+  const auto put_kind = [&](Straggler::Kind kind, const char* label,
+                            const std::vector<std::string>& hosts) {
+    for (const Straggler& one : named) {
+      if (one.kind == kind) {
+        put(one.factor,
+            {{label, number(one.number)}, {"host", hosts[static_cast<std::size_t>(one.number)]}});
+      }
+    }
+  };
+  gauge("cartesian_stragglers", "Ranks and links that are named as stragglers now.");
+  put(static_cast<double>(std::ranges::count_if(named, is(Straggler::Kind::rank))),
+      {{"kind", "rank"}});
+  put(static_cast<double>(std::ranges::count_if(named, is(Straggler::Kind::link))),
+      {{"kind", "link"}});
+  gauge("cartesian_slow_rank_factor",
+        "Of a rank that is named: its seconds of computing beside experts over the median rank's.");
+  put_kind(Straggler::Kind::rank, "rank", shape_.hosts);
+  gauge("cartesian_slow_link_factor",
+        "Of a node whose link is named: waits at the link's ends over those elsewhere.");
+  std::vector<std::string> hosts;  // by node
+  for (std::size_t rank = 0; rank < shape_.node_of_rank.size(); ++rank) {
+    const auto node = static_cast<std::size_t>(shape_.node_of_rank[rank]);
+    hosts.resize(std::max(hosts.size(), node + 1), shape_.hosts[rank]);
+  }
+  put_kind(Straggler::Kind::link, "node", hosts);
+}
+
+void MetricFamilies::put_node_waits() {
+  counter("cartesian_node_wait_seconds_total",
+          "Seconds that ranks of a node waited for those of another or their own; of at most 16 "
+          "nodes.");
+  for (std::size_t i = 0; i < metrics_.node_waits_.size(); ++i) {
+    put(metrics_.node_waits_[i], {{"node", number(i / metrics_.paired_nodes_)},
+                                  {"awaited", number(i % metrics_.paired_nodes_)}});
   }
 }
 

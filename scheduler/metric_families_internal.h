@@ -34,6 +34,8 @@ class MetricFamilies {
   void put_time();
   void put_rank_totals();
   void put_straggler_ratios();
+  void put_stragglers(const std::vector<Straggler>& named);
+  void put_node_waits();
   void put_traffic();
   void put_colocation();
   void put_experts();

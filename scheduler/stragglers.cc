@@ -12,80 +12,86 @@ namespace cartesian {
 
 namespace {
 
-int nodes_of(const JobShape& shape) {
-  return shape.node_of_rank.empty() ? 0 : *std::ranges::max_element(shape.node_of_rank) + 1;
+/// The median computing of the ranks that have at least `tokens`.
+double reference(const StragglerEvidence& evidence, double tokens) {
+  std::vector<double> peers;
+  for (std::size_t rank = 0; rank < evidence.compute_s.size(); ++rank) {
+    if (evidence.tokens[rank] >= tokens) {
+      peers.push_back(evidence.compute_s[rank]);
+    }
+  }
+  return median(std::move(peers));
+}
+
+double least_cost(const StragglerEvidence& evidence, const StragglerLimits& limits) {
+  return std::max(limits.least_s, limits.least_share * evidence.step_s);
 }
 
 std::vector<Straggler> slow_ranks(const StragglerEvidence& evidence,
                                   const StragglerLimits& limits) {
-  const double middle = median(evidence.compute_s);
   std::vector<Straggler> found;
-  for (std::size_t rank = 0; rank < evidence.compute_s.size(); ++rank) {
-    const double seconds = evidence.compute_s[rank];
-    if (middle > 0 && seconds > limits.rank_factor * middle) {
-      found.push_back({Straggler::Kind::rank, static_cast<int>(rank), seconds / middle,
-                       seconds / static_cast<double>(evidence.steps)});
+  for (const double tokens : std::set(evidence.tokens.begin(), evidence.tokens.end())) {
+    const double middle = reference(evidence, tokens);
+    for (std::size_t rank = 0; rank < evidence.compute_s.size(); ++rank) {
+      const double seconds = evidence.compute_s[rank];
+      if (evidence.tokens[rank] == tokens && middle > 0 && seconds > limits.rank_factor * middle &&
+          seconds - middle > least_cost(evidence, limits)) {
+        found.push_back({Straggler::Kind::rank, static_cast<int>(rank), seconds / middle, seconds});
+      }
     }
   }
   return found;
-}
-
-/// Means of the waits between nodes, with a part in them of `node` and without.
-struct LinkWaits {
-  double with = 0;
-  double without = 0;
-};
-
-LinkWaits waits_of(std::size_t node, std::size_t nodes, const std::vector<double>& waits) {
-  LinkWaits sums;
-  int with = 0;
-  int without = 0;
-  for (std::size_t a = 0; a < nodes; ++a) {
-    for (std::size_t b = 0; b < nodes; ++b) {
-      if (a == b) {
-        continue;
-      }
-      const bool part = a == node || b == node;
-      (part ? sums.with : sums.without) += waits[a * nodes + b];
-      ++(part ? with : without);
-    }
-  }
-  return {sums.with / std::max(1, with), sums.without / std::max(1, without)};
 }
 
 std::vector<Straggler> slow_links(const JobShape& shape, const StragglerEvidence& evidence,
                                   const StragglerLimits& limits, const std::set<int>& excused) {
-  const int nodes = nodes_of(shape);
-  if (nodes < 3) {
-    return {};
-  }
-  const double step_s = median(evidence.compute_s) / static_cast<double>(evidence.steps);
-  const double ranks_a_node = static_cast<double>(shape.ranks) / nodes;
   std::vector<Straggler> found;
-  for (int node = 0; node < nodes; ++node) {
-    const auto [with, without] = waits_of(static_cast<std::size_t>(node),
-                                          static_cast<std::size_t>(nodes), evidence.node_waits_s);
-    // Of a rank of the node for all others, a step.
-    const double waited = with * (nodes - 1) / ranks_a_node / static_cast<double>(evidence.steps);
-    if (!excused.contains(node) && with > limits.link_factor * without &&
-        waited > limits.least_share * (step_s + waited)) {
-      found.push_back({Straggler::Kind::link, node, with / std::max(without, 1e-9), waited});
+  if (evidence.nodes.size() < 3) {
+    return found;
+  }
+  for (std::size_t node = 0; node < evidence.nodes.size(); ++node) {
+    const NodeWaits& waits = evidence.nodes[node];
+    const double with = std::min(waits.of_it, waits.for_it);
+    const double factor = with / std::max(waits.elsewhere, 1e-9);
+    const double ranks =
+        static_cast<double>(std::ranges::count(shape.node_of_rank, static_cast<int>(node)));
+    const double waited = waits.for_it * ranks;
+    if (!excused.contains(static_cast<int>(node)) && factor > limits.link_factor &&
+        waited * (1 - 1 / factor) > least_cost(evidence, limits)) {
+      found.push_back({Straggler::Kind::link, static_cast<int>(node), factor, waited});
     }
   }
   return found;
+}
+
+bool same(const Straggler& a, const Straggler& b) {
+  return a.kind == b.kind && a.number == b.number;
+}
+
+bool contains(const std::vector<Straggler>& list, const Straggler& wanted) {
+  return std::ranges::any_of(list, [&](const Straggler& one) { return same(one, wanted); });
+}
+
+/// "rank 3 (host1)" or "node 1 (host1)".
+std::string name_of(const Straggler& straggler, const JobShape& shape) {
+  const bool is_rank = straggler.kind == Straggler::Kind::rank;
+  const auto rank =
+      static_cast<std::size_t>(is_rank ? straggler.number
+                                       : std::ranges::find(shape.node_of_rank, straggler.number) -
+                                             shape.node_of_rank.begin());
+  return fmt::format("{} {} ({})", is_rank ? "rank" : "node", straggler.number,
+                     rank < shape.hosts.size() ? shape.hosts[rank] : "?");
 }
 
 }  // namespace
 
 std::vector<Straggler> find_stragglers(const JobShape& shape, const StragglerEvidence& evidence,
                                        const StragglerLimits& limits) {
-  const auto nodes = static_cast<std::size_t>(nodes_of(shape));
-  check(evidence.compute_s.size() == static_cast<std::size_t>(shape.ranks) &&
-            evidence.node_waits_s.size() == nodes * nodes,
+  const auto ranks = static_cast<std::size_t>(shape.ranks);
+  const auto last = std::ranges::max_element(shape.node_of_rank);
+  check(evidence.compute_s.size() == ranks && evidence.tokens.size() == ranks &&
+            evidence.nodes.size() == static_cast<std::size_t>(*last) + 1,
         "evidence of stragglers has the sizes of the job");
-  if (evidence.steps <= 0) {
-    return {};
-  }
   const auto worse = [](const Straggler& a, const Straggler& b) { return a.factor > b.factor; };
   std::vector<Straggler> found = slow_ranks(evidence, limits);
   std::ranges::stable_sort(found, worse);
@@ -101,18 +107,31 @@ std::vector<Straggler> find_stragglers(const JobShape& shape, const StragglerEvi
 
 std::string describe(const Straggler& straggler, const JobShape& shape) {
   if (straggler.kind == Straggler::Kind::rank) {
-    const auto rank = static_cast<std::size_t>(straggler.number);
-    return fmt::format("rank {} ({}) computes for {:.3g} s a step, {:.1f} times the median rank",
-                       straggler.number, rank < shape.hosts.size() ? shape.hosts[rank] : "?",
-                       straggler.step_s, straggler.factor);
+    return fmt::format(
+        "{} computes for {:.3g} s a step, experts not counted: {:.1f} times the median rank",
+        name_of(straggler, shape), straggler.step_s, straggler.factor);
   }
-  const auto first = std::ranges::find(shape.node_of_rank, straggler.number);
-  const auto rank = static_cast<std::size_t>(first - shape.node_of_rank.begin());
   return fmt::format(
-      "node {} ({}): its link makes a rank wait {:.3g} s a step, {:.1f} times as long as the "
-      "others",
-      straggler.number, rank < shape.hosts.size() ? shape.hosts[rank] : "?", straggler.step_s,
-      straggler.factor);
+      "{}: others wait {:.3g} s a step for its link, at whose ends ranks wait {:.1f} times as long "
+      "as elsewhere",
+      name_of(straggler, shape), straggler.step_s, straggler.factor);
+}
+
+std::vector<std::string> straggler_news(const std::vector<Straggler>& before,
+                                        const std::vector<Straggler>& now, const JobShape& shape) {
+  std::vector<std::string> sentences;
+  for (const Straggler& one : now) {
+    if (!contains(before, one)) {
+      sentences.push_back("straggler: " + describe(one, shape));
+    }
+  }
+  for (const Straggler& one : before) {
+    if (!contains(now, one)) {
+      sentences.push_back(
+          fmt::format("straggler: {} is as fast as the others again", name_of(one, shape)));
+    }
+  }
+  return sentences;
 }
 
 }  // namespace cartesian

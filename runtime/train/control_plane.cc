@@ -89,7 +89,7 @@ JobShape job_shape(const ModelConfig& model, const Topology& topology,
 }
 
 ControlPlane::ControlPlane(Job& job, const Config& config, const Place& place)
-    : transport_(place.transport), tokens_(0) {
+    : transport_(place.transport), say_(place.say), tokens_(0) {
   if (!wants_control_plane(config)) {
     return;
   }
@@ -233,7 +233,19 @@ std::optional<Command> ControlPlane::agreed(std::span<const double> votes, std::
   if (endpoint_ != nullptr) {
     endpoint_->attend();
   }
+  if (coordinator_ != nullptr) {
+    tell_of_stragglers(next_step - 1);
+  }
   return command;
+}
+
+void ControlPlane::tell_of_stragglers(std::int64_t step) {
+  std::vector<Straggler> named;
+  coordinator_->inspect([&](const JobState& state) { named = state.stragglers(); });
+  for (const std::string& sentence : straggler_news(told_, named, shape_)) {
+    say_(fmt::format("step {}: {}", step, sentence));
+  }
+  told_ = std::move(named);
 }
 
 int ControlPlane::run(const std::function<int()>& work) {

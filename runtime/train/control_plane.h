@@ -74,8 +74,8 @@ class ControlPlane {
   /// is the trainer's.
   using Vote = std::array<double, 3>;
   Vote vote(std::int64_t next_step);
-  /// The same on every rank. Beside rank 0 it also looks for what the operator asks, and sends
-  /// anew what came too late for some rank.
+  /// The same on every rank. Beside rank 0 it also looks for what the operator asks, sends anew
+  /// what came too late for some rank, and tells of stragglers that come and go.
   std::optional<Command> agreed(std::span<const double> votes, std::int64_t next_step);
 
   /// Runs `work`, the training, and says goodbye with its exit code, or with what it throws.
@@ -88,9 +88,12 @@ class ControlPlane {
  private:
   void start_coordinator(Job& job, const Config& config, const Place& place,
                          const JobSecret& secret);
+  /// Beside rank 0: what has become of stragglers since it was last told.
+  void tell_of_stragglers(std::int64_t step);
   void finish(int exit_code, const std::string& reason);
 
   const TimedTransport& transport_;
+  std::function<void(const std::string&)> say_;
   std::int64_t tokens_;  ///< of a step, at home on this rank
   JobShape shape_;
   std::unique_ptr<Coordinator> coordinator_;
@@ -100,6 +103,7 @@ class ControlPlane {
   std::optional<ChoiceCounts> counts_;
   std::vector<double> waits_;  ///< [ranks] before the step, then of it
   std::optional<Command> voted_;
+  std::vector<Straggler> told_;  ///< of these, and that they are there
 };
 
 }  // namespace cartesian

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <prometheus/metric_family.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -169,6 +170,43 @@ TEST_F(JobMetricsTest, RankZeroTellsForTheJob) {
   EXPECT_EQ(values.at("cartesian_plans_total{outcome=rejected}"), 5);
   EXPECT_EQ(values.at("cartesian_plans_total{outcome=failed}"), 6);
   EXPECT_EQ(values.at("cartesian_migrated_bytes_total"), 7000);
+}
+
+TEST_F(JobMetricsTest, NodesWaitForNodes) {
+  JobMetrics metrics(shape_, {}, clock_);
+  StepReport one = report(2, 0);
+  one.waits_by_peer = {1, 2, 4, 8};
+  metrics.add(2, one);
+  one.waits_by_peer.clear();  // not told
+  metrics.add(3, one);
+  auto values = values_of(metrics);
+  EXPECT_EQ(values.at("cartesian_node_wait_seconds_total{node=1,awaited=0}"), 3);
+  EXPECT_EQ(values.at("cartesian_node_wait_seconds_total{node=1,awaited=1}"), 12);
+  EXPECT_EQ(values.at("cartesian_node_wait_seconds_total{node=0,awaited=1}"), 0);
+
+  JobShape many = testing_job::shape(2 * JobMetricsOptions::kMostNodesInPairs + 1, {1, 2, 2});
+  JobMetrics large(many, {}, clock_);
+  large.add(0, testing_job::report(many, 0, 0));
+  values = values_of(large);
+  EXPECT_TRUE(std::ranges::none_of(
+      values, [](const auto& value) { return value.first.starts_with("cartesian_node_wait"); }));
+}
+
+TEST_F(JobMetricsTest, StragglersHaveTheirFactors) {
+  const JobMetrics metrics(shape_, {}, clock_);
+  auto values = values_of(metrics);
+  EXPECT_EQ(values.at("cartesian_stragglers{kind=rank}"), 0);
+  EXPECT_EQ(values.at("cartesian_stragglers{kind=link}"), 0);
+  ControlCounts counts;
+  counts.stragglers = {{Straggler::Kind::rank, 0, 1.5, 1},
+                       {Straggler::Kind::rank, 3, 2, 1},
+                       {Straggler::Kind::link, 1, 4, 0.5}};
+  values = values_of(metrics, counts);
+  EXPECT_EQ(values.at("cartesian_stragglers{kind=rank}"), 2);
+  EXPECT_EQ(values.at("cartesian_stragglers{kind=link}"), 1);
+  EXPECT_EQ(values.at("cartesian_slow_rank_factor{rank=0,host=host0}"), 1.5);
+  EXPECT_EQ(values.at("cartesian_slow_rank_factor{rank=3,host=host1}"), 2);
+  EXPECT_EQ(values.at("cartesian_slow_link_factor{node=1,host=host1}"), 4);
 }
 
 TEST_F(JobMetricsTest, AgesAreOfTheClock) {

@@ -128,9 +128,11 @@ def traffic():
 def stragglers():
     board = Dashboard("stragglers", "Cartesian: stragglers", "Which rank do the others wait for, and why?")
     board.row("Now")
-    board.add(6, stat("Worst straggler ratio", "The slowest rank's seconds of computing over the median rank's.",
+    board.add(4, stat("Stragglers", "Ranks and links that the job names as stragglers; its output says what it costs.",
+                      [(of("cartesian_stragglers"), "{{kind}}")], "none", warn=1, bad=2))
+    board.add(4, stat("Worst straggler ratio", "The slowest rank's seconds of computing over the median rank's.",
                       [(of("cartesian:straggler_ratio:max"), "{{run}}")], "none", warn=1.15, bad=1.3))
-    board.add(6, stat("Exposed communication", "Share of their time that ranks wait for messages.",
+    board.add(4, stat("Exposed communication", "Share of their time that ranks wait for messages.",
                       [(of("cartesian:exposed_share"), "{{run}}")], "percentunit", warn=0.3, bad=0.5))
     board.add(12, bars("Ranks by health", "Late and lost ranks are silent, dead ones have been so for scheduler.dead_s.",
                        [(of("cartesian_ranks_by_health"), "{{health}}")], "none"))
@@ -142,7 +144,7 @@ def stragglers():
                          *((f"sum by ({per_rank}) (rate({of(f'cartesian_rank_{name}_seconds_total')}[{RATE}]))", text) for name, text in
                            (("compute", "Computes"), ("wait", "Waits"), ("waited_for", "Is waited for")))]), height=9)
     board.row("Over time")
-    board.add(12, lines("Straggler ratio", "A rank's seconds of computing over the median rank's, over the window. 1.3 for two minutes is an alert.",
+    board.add(12, lines("Straggler ratio", "A rank's seconds of computing over the median rank's, over the window, its experts included.",
                         [(of("cartesian_rank_straggler_ratio"), "{{rank}} {{host}}")], "none"))
     board.add(12, lines("Last step", "Seconds of each rank's last step; ranks wait for each other, so that these are nearly equal.",
                         [(of("cartesian_rank_step_seconds"), "{{rank}} {{host}}")], "s"))
@@ -151,6 +153,9 @@ def stragglers():
                               ("waited_for", "Waited for", "Seconds a second that others, together, wait for the rank: the slow one has most.")):
         board.add(8, lines(title, text, [(rate(f"cartesian_rank_{name}_seconds_total", per_rank), "{{rank}} {{host}}")],
                            "none" if name == "waited_for" else "percentunit"))
+    board.add(24, lines("Who waits for whom", "Seconds a second that the ranks of a node, together, wait for those of another or of their own, over "
+                        "two minutes. A slow link: all curves to and from its node are high, the others low. Of jobs of at most 16 nodes.",
+                        [(of("cartesian:node_wait_rate"), "node {{node}} for {{awaited}}")], "none"))
     return board
 
 
