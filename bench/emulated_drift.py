@@ -4,8 +4,8 @@
   python3 bench/emulated_drift.py build/release/runtime/cartesian --first 'data/corpora/*.txt' --second '/usr/include/**/*.h'
 
 A model is trained for a while on both kinds of text, in turn, and a placement planned for the first kind. From there two runs go
-on with the same tokens in the same order, of the first kind for BEFORE windows and then of the second for AFTER: one keeps the
-placement (replan.when = "off"), one plans anew ("auto"). Prints what became of each window; for both runs rows between nodes and
+on at a low learning rate, so that it is the text that changes what tokens choose, with the same tokens in the same order, of the
+first kind for BEFORE windows and then of the second for AFTER: one keeps the placement (replan.when = "off"), one plans anew ("auto"). Prints what became of each window; for both runs rows between nodes and
 seconds (rank 0's) of the exchange and of the step, before and after the text has changed; the longest step while experts moved, moving
 included, over the median of its neighbours; and at the end, on tokens that no plan has seen, copies and imbalance of the placement
 beside those of a plan from scratch.
@@ -14,6 +14,7 @@ import argparse
 import glob
 import json
 import pathlib
+import random
 import shutil
 import statistics
 import subprocess
@@ -26,17 +27,17 @@ PIECE = 4096  # bytes of a kind of text, in turn
 NEIGHBOURS = 10  # the nearest steps without moves
 
 
-def read(pattern, size):
-    """So many bytes of the files of `pattern`."""
-    text = b""
+def read(pattern, size, seed=1):
+    """So many bytes of the files of `pattern`, in pieces drawn from all of them: of one kind from beginning to end."""
+    pieces = []
     for name in sorted(glob.glob(pattern, recursive=True)):
-        if len(text) >= size:
-            break
         if pathlib.Path(name).is_file():
-            text += pathlib.Path(name).read_bytes().decode("utf-8", "ignore").encode("ascii", "ignore")
-    if len(text) < size:
-        raise SystemExit(f"{pattern}: {len(text)} bytes of text, but {size} are needed")
-    return text[:size]
+            text = pathlib.Path(name).read_bytes().decode("utf-8", "ignore").encode("ascii", "ignore")
+            pieces += [text[at:at + PIECE] for at in range(0, len(text) - PIECE + 1, PIECE)]
+    if len(pieces) * PIECE < size:
+        raise SystemExit(f"{pattern}: {len(pieces)} pieces of {PIECE} bytes, but {size} bytes are needed")
+    random.Random(seed).shuffle(pieces)
+    return b"".join(pieces)[:size]
 
 
 class Drift:
@@ -78,8 +79,13 @@ class Drift:
         return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
     def pretrain(self):
-        self.program("train", ROOT / "configs" / "quickstart.toml", "--stop-at", self.trained,
-                     *self.settings(self.pretrained, **{"parallel.threads": 2}))
+        if self.pretrained.exists():
+            return
+        words = ["train", ROOT / "configs" / "quickstart.toml", "--stop-at", self.trained,
+                 *self.settings(self.pretrained, **{"parallel.threads": 2})]
+        stopped = 75
+        if subprocess.run([self.args.cartesian, *map(str, words)], stdout=subprocess.DEVNULL, check=False).returncode != stopped:
+            raise SystemExit("the model could not be trained")
 
     def plan(self, checkpoint, text, output, *options):
         trace = self.folder / f"{text}.safetensors"
@@ -89,10 +95,13 @@ class Drift:
 
     def run(self, name, settings):
         run = self.folder / name
+        shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(self.pretrained, run)
         emulate("run", self.args.nodes, self.args.ranks, "--", pathlib.Path(self.args.cartesian).resolve(), "train",
                 ROOT / "configs" / "quickstart.toml", "--resume",
-                *self.settings(run, **{"exchange.flow": "pivot", "parallel.placement": self.folder / "start.json", **settings}))
+                *self.settings(run, **{"exchange.flow": "pivot", "parallel.placement": self.folder / "start.json",
+                                       "train.learning_rate": self.args.learning_rate, "train.min_learning_rate": self.args.learning_rate,
+                                       **settings}))
         return [record for name in ("metrics.jsonl", "plans.jsonl") for record in map(json.loads, open(run / name, encoding="utf-8"))
                 if record["step"] > self.trained]
 
@@ -101,11 +110,7 @@ def train(drift):
     """The records of both runs."""
     drift.tokenize()
     print(f"training on both kinds of text to step {drift.trained}", flush=True)
-    try:
-        drift.pretrain()
-    except subprocess.CalledProcessError as error:
-        if error.returncode != 75:  # stopped, as asked for
-            raise
+    drift.pretrain()
     drift.plan(last_checkpoint(drift.pretrained), "first", drift.folder / "start.json")
     args = drift.args
     replan = {"replan.every": args.window, "replan.topology": drift.topology, "replan.bytes_per_step": int(args.portion_mib * 2 ** 20)}
@@ -179,16 +184,17 @@ def main():
     parser.add_argument("--inter", default="auto", choices=("auto", "mpi", "ucx"), help="what messages between nodes travel by")
     parser.add_argument("--batch", type=int, default=16, help="sequences of 256 tokens in a step")
     parser.add_argument("--pretrain", type=int, default=200, help="steps on both kinds of text")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of the two runs")
     parser.add_argument("--window", type=int, default=15, help="steps")
     parser.add_argument("--before", type=int, default=2, help="windows of the first kind")
     parser.add_argument("--after", type=int, default=4, help="windows of the second")
     parser.add_argument("--portion-mib", type=float, default=24, help="replan.bytes_per_step")
     parser.add_argument("--sequences", type=int, default=64, help="of a trace, to plan on and to compare on")
-    parser.add_argument("--keep", help="folder for runs and placements, which are removed unless given")
+    parser.add_argument("--keep", help="folder for runs and placements, else removed; a model that is there is not trained again")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, emulated_cluster.cluster(args):
         if args.keep:
-            pathlib.Path(args.keep).mkdir(parents=True)
+            pathlib.Path(args.keep).mkdir(parents=True, exist_ok=True)
         drift = Drift(args, pathlib.Path(args.keep or folder).resolve())
         records = train(drift)
         report_windows(records["auto"])

@@ -202,6 +202,12 @@ void validate_sizes(const Config& config) {
         "data.train is empty: set it to the prefix of a .bin/.idx pair made by 'cartesian "
         "tokenize'");
   }
+  if (config.replan.time_budget_s >
+      config.comm.timeout_s / 4) {  // the end of a run waits for a plan
+    throw ConfigError(
+        fmt::format("replan.time_budget_s = {}: must be at most a quarter of comm.timeout_s = {}",
+                    config.replan.time_budget_s, config.comm.timeout_s));
+  }
   if (config.train.batch_sequences % config.train.micro_batch_sequences != 0) {
     throw ConfigError(fmt::format(
         "train.batch_sequences = {} is not a multiple of train.micro_batch_sequences = {}",

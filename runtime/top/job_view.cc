@@ -1,6 +1,7 @@
 #include "runtime/top/job_view.h"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <utility>
 
@@ -44,9 +45,11 @@ class Growth {
   }
 
  private:
-  /// A counter that fell all the same began anew, as Prometheus has it.
+  /// A counter that fell all the same began anew, as Prometheus has it. What is no growth of a
+  /// counter, but hostile, is none.
   static double grown(double before, double after) {
-    return after < before ? after : after - before;
+    const double growth = after < before ? after : after - before;
+    return std::isfinite(growth) && growth > 0 ? growth : 0;
   }
 
   template <class Key, class Value, class Read>

@@ -10,7 +10,7 @@ namespace cartesian {
 
 StyledLine share_bar(double share, std::size_t width, TextStyle style) {
   constexpr std::array<std::string_view, 8> kParts = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
-  const double columns = std::clamp(share, 0.0, 1.0) * static_cast<double>(width);
+  const double columns = (share > 0 ? std::min(share, 1.0) : 0.0) * static_cast<double>(width);
   const auto eighths = static_cast<std::size_t>(std::lround(columns * 8));
   StyledLine line;
   for (std::size_t i = 0; i < eighths / 8; ++i) {

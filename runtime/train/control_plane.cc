@@ -267,7 +267,9 @@ void ControlPlane::finish(int exit_code, const std::string& reason) {
     desk_->close();
   }
   const Seconds limit = exit_code == kExitError ? kLastWords : kGoodbye;
-  if (exit_code != kExitError || agent_->status().registered) {
+  // A coordinator that is gone hears no last words, and the other ranks wait for this one's.
+  const AgentStatus status = agent_->status();
+  if (exit_code != kExitError || status.registered || status.trouble.empty()) {
     agent_->finish(exit_code, reason, limit);
   }
   if (coordinator_ != nullptr && exit_code != kExitError) {  // the others come to their end, too

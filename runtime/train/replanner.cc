@@ -1,6 +1,8 @@
 #include "runtime/train/replanner.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -19,9 +21,13 @@ namespace cartesian {
 
 namespace {
 
+constexpr int kPlannerNice = 10;
 constexpr double kMiB = 1024.0 * 1024.0;
 // Tokens of a window that are planned from: the planner's time grows with them.
 constexpr std::int64_t kSampleTokens = 16384;
+// Of a window must be over before a request ends it: plans from few tokens are plans for those
+// alone.
+constexpr std::int64_t kLeastPart = 16;
 // A window is planned, with `auto`, if it is worse than what was promised by so much.
 constexpr double kWorse = 1.05;
 
@@ -91,14 +97,15 @@ struct Replanner::Planning {
     if (trace.tokens == 0) {
       throw Error("the window has no token in its sample");
     }
+    const PlacementCosts now = evaluate_placement(trace, cluster, running, options);
     if (promised) {
-      const PlacementCosts now = evaluate_placement(trace, cluster, running, options);
       if (now.of(options.flow) <= kWorse * promised->of(options.flow) &&
           now.rank_imbalance <= kWorse * promised->rank_imbalance) {
         return ReplanOutcome::not_needed;
       }
     }
     replan.emplace(replan_placement(trace, cluster, options));
+    promise = replan->moves ? replan->after : now;
     return replan->moves ? ReplanOutcome::adopted : ReplanOutcome::rejected;
   }
 
@@ -109,6 +116,7 @@ struct Replanner::Planning {
   ReplanOutcome outcome = ReplanOutcome::failed;
   std::string failure;
   std::optional<Replan> replan;
+  PlacementCosts promise;          ///< of the placement that is in force then
   std::atomic<bool> done = false;  ///< until then all of this is the thread's
   std::thread thread;
 };
@@ -122,6 +130,7 @@ Replanner::Replanner(const ReplanConfig& config, const TrainConfig& train, Model
       tokens_per_step_(static_cast<double>(train.batch_sequences * train.sequence_length)),
       rank_(rank),
       cluster_(std::move(cluster)),
+      slots_(most_slots(rank.placement())),
       able_(rank.transport().size() > 1 && rank.model().config().sub_layers > 0),
       sample_(rank.model().config(), rank.context().dtype, static_cast<std::uint64_t>(train.seed),
               sample_every(config, tokens_per_step_)) {
@@ -150,7 +159,12 @@ ReplanNews Replanner::after_step(std::int64_t step, bool ready) {
   if (way_) {
     return move(step);
   }
-  if (collects() && (++steps_ >= every_ || (requested_ && when_ != "off"))) {
+  if (!collects()) {
+    return {};
+  }
+  ++steps_;
+  const bool enough = requested_ && when_ != "off" && steps_ >= every_ / kLeastPart;
+  if (steps_ >= every_ || enough) {
     begin_planning(std::exchange(requested_, false));
   }
   return {};
@@ -164,7 +178,7 @@ void Replanner::begin_planning(bool asked) {
     return;
   }
   const PlanOptions options{.flow = rank_.context().exchange.flow(),
-                            .slots = most_slots(rank_.placement()),
+                            .slots = slots_,
                             .tokens_per_step = tokens_per_step_,
                             .time_budget_s = time_budget_s_,
                             .horizon_steps = static_cast<double>(horizon_steps_)};
@@ -173,7 +187,10 @@ void Replanner::begin_planning(bool asked) {
   if (when_ == "auto" && !asked && promised_) {
     promised = *promised_;
   }
-  thread_->thread = std::thread([planning = thread_.get(), promised] { planning->run(promised); });
+  thread_->thread = std::thread([planning = thread_.get(), promised] {
+    setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kPlannerNice);  // training goes first
+    planning->run(promised);
+  });
 }
 
 ReplanNews Replanner::hear(std::int64_t step) {
@@ -231,7 +248,7 @@ ReplanNews Replanner::tell(std::int64_t step, const Planning& planning) {
   const Flow flow = planning.options.flow;
   if (planning.replan) {
     const Replan& replan = *planning.replan;
-    promised_ = std::make_unique<PlacementCosts>(replan.after);
+    promised_ = std::make_unique<PlacementCosts>(planning.promise);
     news.record["plan_copies_before"] = replan.before.of(flow);
     news.record["plan_copies_after"] = replan.after.of(flow);
     news.record["plan_imbalance_before"] = replan.before.rank_imbalance;
@@ -247,6 +264,7 @@ ReplanNews Replanner::tell(std::int64_t step, const Planning& planning) {
       break;
     case ReplanOutcome::failed:
       news.message = fmt::format("step {}: planning failed: {}", step, planning.failure);
+      news.record["reason"] = planning.failure;
       break;
     case ReplanOutcome::not_needed:
       break;

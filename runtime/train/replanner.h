@@ -48,8 +48,11 @@ class Replanner {
 
   /// Sees a chunk of training's tokens.
   void route(const RoutedChunk& chunk);
+  /// Whether there is anything to place: experts, on more than one rank.
+  bool able() const { return able_; }
   bool planning() const { return planning_; }  ///< the same on every rank
-  /// The window ends with the next after_step(), and is planned whatever was promised; if a plan is
+  /// The window ends with the next after_step(), or once a sixteenth of it is over, and is planned
+  /// whatever was promised; if a plan is
   /// in the making or being adopted, the window after it; where no windows are looked at, one
   /// begins. To be called on every rank after the same step.
   void request() { requested_ = true; }
@@ -80,6 +83,7 @@ class Replanner {
   double tokens_per_step_;
   ModelRank& rank_;
   Cluster cluster_;
+  int slots_;  ///< of a rank in a layer: those of the placement at the start
   bool able_;
   RoutingSample sample_;
   std::int64_t steps_ = 0;  ///< of the window

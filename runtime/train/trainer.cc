@@ -202,6 +202,9 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
     report_experts(false);
     if (command && command->kind == kReplanCommand) {
       replanner_->request();
+      if (!replanner_->able()) {
+        progress_->message("replan: one rank, or a model without experts, has nothing to place");
+      }
     }
     replan(planned);
   }

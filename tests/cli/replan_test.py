@@ -25,7 +25,7 @@ class Replan(CliTest):
 
     @classmethod
     def replanning(cls, **changes):
-        settings = dict(train__steps=1_000_000, train__learning_rate=1e-4, valid__every=0, model__num_experts=8,
+        settings = dict(train__steps=1_000_000, train__learning_rate=1e-5, train__min_learning_rate=1e-5, valid__every=0, model__num_experts=8,
                         parallel__node_sizes=[2, 2], exchange__flow="pivot", replan__when="every", replan__every=5,
                         replan__bytes_per_step=60_000, replan__horizon_steps=1_000_000, replan__time_budget_s=0.01,
                         replan__topology=str(cls.topology), scheduler__enabled=True)
@@ -111,9 +111,13 @@ class Replan(CliTest):
 
         placement = wait_until(lambda: not job.running() or (seen() if seen()["plan"] == {"plan_version": 1} else None))
         self.assertEqual(placement["replicas"], self.placement(run)["replicas"])
-        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
-            text = answer.read().decode()
-        self.assertRegex(text, r"(?m)^cartesian_plan_version 1$")
+
+        def counted():  # by the next report
+            with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+                return re.search(r"(?m)^cartesian_plan_version 1$", answer.read().decode())
+
+        self.assertTrue(wait_until(lambda: not job.running() or counted()))
+        self.assertTrue(job.running())
         self.order(run, "stop")
         result = job.wait()
         self.assertEqual(result.rank_codes, dict.fromkeys(range(4), STOPPED), result)

@@ -218,16 +218,13 @@ class OfARunThatEnds(TopTest):
 
 
 class Names(unittest.TestCase):
-    # Of jobs that name stragglers.
-    OPTIONAL = {"cartesian_slow_rank_factor", "cartesian_slow_link_factor"}
-
     def test_names_are_those_of_the_metrics_page(self):
         root = pathlib.Path(__file__).resolve().parents[2]
         known = set(re.findall(r"`(cartesian_[a-z_]+)`", (root / "docs" / "metrics.md").read_text(encoding="utf-8")))
         named = set(re.findall(r'{"(cartesian_[a-z_]+)", ', (root / "runtime" / "top" / "job_snapshot.cc").read_text(encoding="utf-8")))
         named = {re.sub("(?<=_step_seconds)_(sum|count)$", "", name) for name in named}
         self.assertGreater(len(named), 30)
-        self.assertLessEqual(named - self.OPTIONAL, known)
+        self.assertLessEqual(named, known)
 
 
 class OfServers(TopTest):

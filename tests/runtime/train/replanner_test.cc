@@ -183,7 +183,7 @@ TEST(ReplannerTest, ARequestEndsTheWindow) {
   TrainingSetup setup = on_two_nodes();
   setup.train.steps = 6;
   const ReplanConfig config{.when = "auto",
-                            .every = 1000,
+                            .every = 40,
                             .horizon_steps = 1'000'000,
                             .time_budget_s = 0.05,
                             .topology = {}};
