@@ -202,8 +202,9 @@ void validate_sizes(const Config& config) {
         "data.train is empty: set it to the prefix of a .bin/.idx pair made by 'cartesian "
         "tokenize'");
   }
-  if (config.replan.time_budget_s >
-      config.comm.timeout_s / 4) {  // the end of a run waits for a plan
+  if (config.replan.when != "off" &&
+      config.replan.time_budget_s >
+          config.comm.timeout_s / 4) {  // the end of a run waits for a plan
     throw ConfigError(
         fmt::format("replan.time_budget_s = {}: must be at most a quarter of comm.timeout_s = {}",
                     config.replan.time_budget_s, config.comm.timeout_s));
