@@ -64,10 +64,7 @@ TrainerState parse_trainer_state(const std::string& text, const std::string& pat
                      .sequence_length = number("sequence_length"),
                      .windows = number("windows")};
   if (json.contains("order")) {  // not in older checkpoints, which are shuffled
-    if (!json["order"].is_string()) {
-      throw FormatError(fmt::format("{}: order must be a string", path));
-    }
-    state.order = json["order"];
+    state.order = text_of(json["order"], "order", path);
   }
   return state;
 }

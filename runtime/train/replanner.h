@@ -52,9 +52,8 @@ class Replanner {
   bool able() const { return able_; }
   bool planning() const { return planning_; }  ///< the same on every rank
   /// The window ends with the next after_step(), or once a sixteenth of it is over, and is planned
-  /// whatever was promised; if a plan is
-  /// in the making or being adopted, the window after it; where no windows are looked at, one
-  /// begins. To be called on every rank after the same step.
+  /// whatever was promised; if a plan is in the making or being adopted, the window after it; where
+  /// no windows are looked at, one begins. To be called on every rank after the same step.
   void request() { requested_ = true; }
   /// Whether this rank, which is then rank 0, has heard of the planner: to be told to all.
   bool ready() const;
