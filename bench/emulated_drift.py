@@ -25,6 +25,9 @@ from emulated_cluster import ROOT, emulate
 
 PIECE = 4096  # bytes of a kind of text, in turn
 NEIGHBOURS = 10  # the nearest steps without moves
+HIDDEN = 512  # of the model, as are
+EXPERT_WIDTH = 128  # where quickstart.toml has grain_level = 2
+CHOICES = 2
 
 
 def read(pattern, size, seed=1):
@@ -49,8 +52,6 @@ class Drift:
         self.steps = self.changes + args.after * args.window
         self.pretrained = self.folder / "pretrained"
         self.topology = self.folder / "cluster.toml"
-        self.topology.write_text(f"nodes = {args.nodes}\nranks_per_node = {args.ranks}\n[inter]\n"
-                                 f"bandwidth_gb_s = {args.mbit / 8000}\nlatency_us = 50\n")
 
     def program(self, *words):
         return subprocess.run([self.args.cartesian, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -73,8 +74,8 @@ class Drift:
         values = {"run.dir": run, "run.progress": "off", "data.train": self.folder / "drift", "data.valid": "", "data.order": "stored",
                   "valid.every": 0, "checkpoint.every": 0, "train.steps": self.steps, "train.batch_sequences": self.args.batch,
                   "train.micro_batch_sequences": self.args.batch, "train.sequence_length": 256, "train.learning_rate": 1e-3,
-                  "train.min_learning_rate": 3e-4, "model.hidden_size": 512, "model.intermediate_size": 256, "model.num_hidden_layers": 2,
-                  "model.num_attention_heads": 8, "model.num_experts": 32, "model.moe_top_k": 2, "model.expert_interval": 2,
+                  "train.min_learning_rate": 3e-4, "model.hidden_size": HIDDEN, "model.intermediate_size": 2 * EXPERT_WIDTH, "model.num_hidden_layers": 2,
+                  "model.num_attention_heads": 8, "model.num_experts": 32, "model.moe_top_k": CHOICES, "model.expert_interval": 2,
                   "exchange.chunks": 1, "parallel.threads": 1, "comm.inter": self.args.inter, **more}
         return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
@@ -86,6 +87,19 @@ class Drift:
         stopped = 75
         if subprocess.run([self.args.cartesian, *map(str, words)], stdout=subprocess.DEVNULL, check=False).returncode != stopped:
             raise SystemExit("the model could not be trained")
+
+    def describe_cluster(self):
+        """To the planner: links as they are emulated; of the machine's arithmetic, by what experts took in pretraining, every rank its
+        share."""
+        args = self.args
+        steps = [json.loads(line) for line in open(self.pretrained / "metrics.jsonl", encoding="utf-8")]
+        experts_s = statistics.median(step["phase_s"]["experts"] for step in steps if "phase_s" in step)
+        ffns = 2 * (CHOICES + 1)  # that a token visits, with the shared expert of each sub-layer
+        products = 3 * 6 * HIDDEN * EXPERT_WIDTH * ffns * args.batch * 256  # forward, and backward twice as many
+        flops = products / experts_s / (args.nodes * args.ranks)
+        print(f"a rank's share of the machine: {flops / 1e9:.2f} GFLOP/s", flush=True)
+        self.topology.write_text(f"nodes = {args.nodes}\nranks_per_node = {args.ranks}\ntflops = {flops / 1e12}\n[inter]\n"
+                                 f"bandwidth_gb_s = {args.mbit / 8000}\nlatency_us = 50\n")
 
     def plan(self, checkpoint, text, output, *options):
         trace = self.folder / f"{text}.safetensors"
@@ -111,6 +125,7 @@ def train(drift):
     drift.tokenize()
     print(f"training on both kinds of text to step {drift.trained}", flush=True)
     drift.pretrain()
+    drift.describe_cluster()
     drift.plan(last_checkpoint(drift.pretrained), "first", drift.folder / "start.json")
     args = drift.args
     replan = {"replan.every": args.window, "replan.topology": drift.topology, "replan.bytes_per_step": int(args.portion_mib * 2 ** 20)}

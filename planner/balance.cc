@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <queue>
+#include <utility>
 
 #include "base/check.h"
 #include "base/index.h"
@@ -41,11 +42,16 @@ std::vector<int> replica_counts(std::span<const std::int64_t> loads, int slots, 
   return counts;
 }
 
-/// The nodes with free slots of a group, the one with least load for each slot first.
+/// The nodes with free slots of a group, the one with least load for its share first.
 class OpenNodes {
  public:
-  explicit OpenNodes(std::span<const int> slots)
-      : slots_(slots), left_(slots.begin(), slots.end()) {
+  OpenNodes(std::span<const int> slots, std::span<const double> shares)
+      : by_slots_(shares.empty()), left_(slots.begin(), slots.end()) {
+    if (by_slots_) {
+      shares_.assign(slots.begin(), slots.end());
+    } else {
+      shares_.assign(shares.begin(), shares.end());
+    }
     for (std::size_t node = 0; node < slots.size(); ++node) {
       if (slots[node] > 0) {
         open_.push_back({0, node});
@@ -62,11 +68,11 @@ class OpenNodes {
         reopen();
       }
       check(!open_.empty(), "there are slots for all replicas");
-      std::ranges::pop_heap(open_, std::greater<>());
+      bring_next_to_back(static_cast<double>(load));
       Open& taken = taken_.emplace_back(open_.back());
       open_.pop_back();
       give(taken.node);
-      taken.load += static_cast<double>(load) / slots_[taken.node];
+      taken.load += static_cast<double>(load) / shares_[taken.node];
       --left_[taken.node];
     }
     reopen();
@@ -79,25 +85,42 @@ class OpenNodes {
     auto operator<=>(const Open&) const = default;
   };
 
+  /// A node with a small share may be the one with least load and yet come to have most.
+  void bring_next_to_back(double load) {
+    if (by_slots_) {
+      std::ranges::pop_heap(open_, std::greater<>());
+      return;
+    }
+    std::iter_swap(std::ranges::min_element(open_, {},
+                                            [&](const Open& open) {
+                                              return std::pair(
+                                                  open.load + load / shares_[open.node], open.node);
+                                            }),
+                   open_.end() - 1);
+  }
+
   void reopen() {
     for (const Open& taken : taken_) {
       if (left_[taken.node] > 0) {
         open_.push_back(taken);
-        std::ranges::push_heap(open_, std::greater<>());
+        if (by_slots_) {
+          std::ranges::push_heap(open_, std::greater<>());
+        }
       }
     }
     taken_.clear();
   }
 
-  std::span<const int> slots_;
+  bool by_slots_;
+  std::vector<double> shares_;
   std::vector<int> left_;
-  std::vector<Open> open_;   // a heap
+  std::vector<Open> open_;   // a heap, if by slots
   std::vector<Open> taken_;  // have the expert
 };
 
-/// One group's experts, numbered from `first`, to nodes that have `slots` for it.
+/// One group's experts, numbered from `first`, to nodes that have slots for it.
 void balance_group(std::span<const std::int64_t> loads, int first, int group,
-                   std::span<const int> replicas, std::span<const int> slots,
+                   std::span<const int> replicas, OpenNodes nodes,
                    std::vector<std::vector<Slot>>& on_node) {
   std::vector<Slot> items;  // of each expert's replicas, one
   items.reserve(loads.size());
@@ -105,7 +128,6 @@ void balance_group(std::span<const std::int64_t> loads, int first, int group,
     items.push_back({first + static_cast<int>(expert), group, loads[expert] / replicas[expert]});
   }
   std::ranges::stable_sort(items, std::greater<>(), &Slot::load);
-  OpenNodes nodes(slots);
   for (const Slot& item : items) {
     nodes.take(replicas[as_index(item.expert - first)], item.load,
                [&](std::size_t node) { on_node[node].push_back(item); });
@@ -129,7 +151,8 @@ std::vector<int> slots_of_group(std::span<const int> slots, int group, int group
 }  // namespace
 
 std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads, int groups,
-                                             std::span<const int> slots, int most_replicas) {
+                                             std::span<const int> slots, int most_replicas,
+                                             std::span<const double> shares) {
   std::vector<std::vector<Slot>> on_node(slots.size());
   for (std::size_t node = 0; node < slots.size(); ++node) {
     on_node[node].reserve(as_index(slots[node]));
@@ -140,15 +163,16 @@ std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads
     const std::vector<int> room = slots_of_group(slots, group, groups);
     const std::vector<int> replicas =
         replica_counts(of_group, std::reduce(room.begin(), room.end()), most_replicas);
-    balance_group(of_group, group * static_cast<int>(experts), group, replicas, room, on_node);
+    balance_group(of_group, group * static_cast<int>(experts), group, replicas,
+                  OpenNodes(room, shares), on_node);
   }
   return on_node;
 }
 
 std::vector<int> balanced_assignment(std::span<const std::int64_t> loads, int groups,
-                                     std::span<const int> slots) {
+                                     std::span<const int> slots, std::span<const double> shares) {
   std::vector<int> nodes(loads.size());
-  const auto on_node = balance_nodes(loads, groups, slots, 1);
+  const auto on_node = balance_nodes(loads, groups, slots, 1, shares);
   for (std::size_t node = 0; node < on_node.size(); ++node) {
     for (const Slot& slot : on_node[node]) {
       nodes[as_index(slot.expert)] = static_cast<int>(node);

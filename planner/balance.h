@@ -19,12 +19,15 @@ struct Slot {
 /// [nodes] slots, at most slots[node] of them, of which every group has its share; all taken, if
 /// no expert would come to have more than `most_replicas`. Replicas of an expert go to different
 /// nodes while there are any left. `loads`: [experts of A, then of B]. REQUIRES: there are slots
-/// for all experts.
+/// for all experts. `shares`: [nodes] of the load that each should take, in any unit; empty: as of
+/// slots.
 std::vector<std::vector<Slot>> balance_nodes(std::span<const std::int64_t> loads, int groups,
-                                             std::span<const int> slots, int most_replicas);
+                                             std::span<const int> slots, int most_replicas,
+                                             std::span<const double> shares = {});
 
 /// [experts] nodes: the same with one replica of each expert.
 std::vector<int> balanced_assignment(std::span<const std::int64_t> loads, int groups,
-                                     std::span<const int> slots);
+                                     std::span<const int> slots,
+                                     std::span<const double> shares = {});
 
 }  // namespace cartesian

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/index.h"
 #include "base/suggest.h"
 
 namespace cartesian {
@@ -26,7 +27,8 @@ class ClusterReader {
 
   Cluster read() const {
     check_keys(root_, "",
-               {"nodes", "ranks_per_node", "node_sizes", "memory_gib", "tflops", "intra", "inter"});
+               {"nodes", "ranks_per_node", "node_sizes", "memory_gib", "tflops", "rank_speeds",
+                "card_speeds", "intra", "inter"});
     Cluster cluster = uniform_cluster(1, 1);
     const std::vector<int> sizes = node_sizes();
     cluster.topology = Topology::from_node_sizes(sizes, std::reduce(sizes.begin(), sizes.end()));
@@ -34,6 +36,8 @@ class ClusterReader {
     cluster.flops = number(root_, "tflops", kTiny, kTera, cluster.flops);
     cluster.intra = link("intra", cluster.intra);
     cluster.inter = link("inter", cluster.inter);
+    cluster.rank_speeds = speeds("rank_speeds", "rank", cluster.topology.ranks());
+    cluster.card_speeds = speeds("card_speeds", "node", cluster.topology.nodes());
     return cluster;
   }
 
@@ -112,6 +116,25 @@ class ClusterReader {
     return *value * unit;
   }
 
+  std::vector<double> speeds(const std::string& key, std::string_view unit, int units) const {
+    const toml::node* node = root_.get(key);
+    if (node == nullptr) {
+      return {};
+    }
+    std::vector<double> result;
+    if (const toml::array* array = node->as_array()) {
+      for (const toml::node& speed : *array) {
+        result.push_back(speed.is_number() ? *speed.value<double>() : 0);
+      }
+    }
+    if (result.size() != static_cast<std::size_t>(units) ||
+        !std::ranges::all_of(result, [](double speed) { return speed >= kTiny && speed <= 1; })) {
+      fail(fmt::format("{} must be an array of {} numbers, one for each {}, above 0 and at most 1",
+                       key, units, unit));
+    }
+    return result;
+  }
+
   LinkClass link(const std::string& name, const LinkClass& unless_given) const {
     const toml::node* node = root_.get(name);
     if (node == nullptr) {
@@ -131,6 +154,25 @@ class ClusterReader {
 };
 
 }  // namespace
+
+double Cluster::rank_flops(int rank) const {
+  return rank_speeds.empty() ? flops : flops * rank_speeds[as_index(rank)];
+}
+
+double Cluster::card_bytes_per_s(int node) const {
+  return card_speeds.empty() ? inter.bytes_per_s : inter.bytes_per_s * card_speeds[as_index(node)];
+}
+
+std::vector<double> load_shares(const Cluster& cluster) {
+  std::vector<double> shares = cluster.rank_speeds;
+  if (std::ranges::adjacent_find(shares, std::ranges::not_equal_to()) == shares.end()) {
+    return {};
+  }
+  const double mean =
+      std::reduce(shares.begin(), shares.end()) / static_cast<double>(shares.size());
+  std::ranges::transform(shares, shares.begin(), [&](double share) { return share / mean; });
+  return shares;
+}
 
 Cluster uniform_cluster(int nodes, int ranks_per_node) {
   return {.topology = Topology::from_node_sizes(

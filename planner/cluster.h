@@ -23,7 +23,20 @@ struct Cluster {
   double memory_bytes =
       0;             ///< of a rank, for weights, gradients and moments of experts; 0: no limit
   double flops = 0;  ///< of a rank, of matrix products
+
+  /// What ranks reach of `flops`, and nodes' cards of inter.bytes_per_s: above 0, at most 1; empty:
+  /// all of it.
+  std::vector<double> rank_speeds = {};
+  std::vector<double> card_speeds = {};
+
+  double rank_flops(int rank) const;
+  double card_bytes_per_s(int node) const;
 };
+
+/// [ranks] what of all choices each should serve, over the mean of the ranks: in proportion to its
+/// speed. Empty: all alike. Cards have no part in it: tokens at home on a node keep its card busy
+/// wherever experts are, and the more so the fewer of them are there.
+std::vector<double> load_shares(const Cluster& cluster);
 
 /// A cluster of nodes alike, with the links of a node of eight GPUs and one 400 Gbit/s card a node.
 Cluster uniform_cluster(int nodes, int ranks_per_node);

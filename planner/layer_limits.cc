@@ -1,6 +1,9 @@
 #include "planner/layer_limits.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
+#include <utility>
 
 #include "base/index.h"
 #include "planner/starts.h"
@@ -22,33 +25,43 @@ double aimed_load(const PlanOptions& options, double balanced) {
   return load * (1 + kRounding);
 }
 
+double over(double load, double total) { return total > 0 ? load / total : 0; }
+
+/// Of two lists the one whose largest is less.
+std::vector<double> less_of(std::vector<double> a, std::vector<double> b) {
+  return std::ranges::max(a) <= std::ranges::max(b) ? std::move(a) : std::move(b);
+}
+
 }  // namespace
 
 LayerLimits::LayerLimits(const LayerTrace& layer, const Topology& topology,
-                         const PlanOptions& options, const CoActivation& all, int slots)
+                         const PlanOptions& options, const CoActivation& all, int slots,
+                         std::span<const double> shares)
     : layer_(layer),
       topology_(topology),
       options_(options),
       groups_(static_cast<int>(layer.groups.size())),
       loads_(expert_loads(layer)),
-      ranks_(rank_limits(topology, slots)) {
+      ranks_(rank_limits(topology, slots, shares)) {
   for (std::size_t expert = 0; expert < loads_.size(); ++expert) {
     total_.add(static_cast<int>(expert) / layer_.experts, static_cast<double>(loads_[expert]));
   }
   together_.slots = slots_of_nodes(ranks_);
-  const Nodes by_group = balanced_assignment(loads_, groups_, together_.slots);
+  together_.shares = shares_of_nodes(ranks_);
+  const std::vector<double>& of_nodes = together_.shares;
+  const Nodes by_group = balanced_assignment(loads_, groups_, together_.slots, of_nodes);
   const Nodes together = balanced_start(loads_, together_);
   ranks_.load = aimed_rank_load(all, by_group, together) * total_.both() / topology_.ranks();
-  const double load = aimed_load(
-      options_, std::min(worst_node(node_loads(by_group)), worst_node(node_loads(together))));
+  const Worst load =
+      aimed_loads(less_of(worst_nodes(node_loads(by_group)), worst_nodes(node_loads(together))));
   // Slots to spare, shared out between the groups, may leave one of them few on some nodes.
   const int needed = (all.experts() + topology_.ranks() - 1) / topology_.ranks();
-  const std::vector<int> fewest = slots_of_nodes(rank_limits(topology, needed));
-  const double group =
-      std::min(worst_of_group(node_loads(by_group)),
-               worst_of_group(node_loads(balanced_assignment(loads_, groups_, fewest))));
+  const std::vector<int> fewest = slots_of_nodes(rank_limits(topology, needed, shares));
+  const Worst group =
+      less_of(worst_of_group(node_loads(by_group)),
+              worst_of_group(node_loads(balanced_assignment(loads_, groups_, fewest, of_nodes))));
   together_ = limits_of(load, std::nullopt);
-  by_group_ = limits_of(load, aimed_load(options_, group));
+  by_group_ = limits_of(load, aimed_loads(group));
 }
 
 /// Over the mean.
@@ -56,48 +69,63 @@ double LayerLimits::aimed_rank_load(const CoActivation& all, const Nodes& by_gro
                                     const Nodes& together) const {
   const auto worst_rank = [&](const Nodes& nodes) {
     const auto most = most_loaded_ranks(all, nodes, ranks_);
-    return total_.both() > 0 ? static_cast<double>(*std::ranges::max_element(most)) *
-                                   topology_.ranks() / total_.both()
+    return total_.both() > 0 ? *std::ranges::max_element(most) * topology_.ranks() / total_.both()
                              : 1;
   };
   return aimed_load(options_, std::min(worst_rank(by_group), worst_rank(together)));
 }
 
-/// The most loaded node over the mean, by both groups.
-double LayerLimits::worst_node(const std::vector<Loads>& loads) const {
-  double worst = 1;
-  for (std::size_t node = 0; node < loads.size(); ++node) {
-    if (total_.both() > 0) {
-      worst = std::max(worst,
-                       loads[node].both() * topology_.ranks() / ranks_.ranks[node] / total_.both());
-    }
-  }
-  return worst;
+/// By both groups.
+LayerLimits::Worst LayerLimits::worst_nodes(const std::vector<Loads>& loads) const {
+  return worst_of(loads, [&](const Loads& node) { return over(node.both(), total_.both()); });
 }
 
-/// The same, of A or of B alone.
-double LayerLimits::worst_of_group(const std::vector<Loads>& loads) const {
-  double worst = 1;
-  for (std::size_t node = 0; node < loads.size(); ++node) {
+/// By A or B alone.
+LayerLimits::Worst LayerLimits::worst_of_group(const std::vector<Loads>& loads) const {
+  return worst_of(loads, [&](const Loads& node) {
+    double worst = 0;
     for (std::size_t group = 0; group < as_index(groups_); ++group) {
-      if (total_.of_group.at(group) > 0) {
-        worst = std::max(worst, loads[node].of_group.at(group) * topology_.ranks() /
-                                    ranks_.ranks[node] / total_.of_group.at(group));
-      }
+      worst = std::max(worst, over(node.of_group.at(group), total_.of_group.at(group)));
     }
+    return worst;
+  });
+}
+
+/// Slow ranks that must hold more than their share are no reason why others should.
+template <class Share>
+LayerLimits::Worst LayerLimits::worst_of(const std::vector<Loads>& loads,
+                                         const Share& share_of) const {
+  std::map<double, double> worst_of;  // by the share of a rank
+  const auto worst_like = [&](std::size_t node) -> double& {
+    return worst_of.try_emplace(ranks_.share_of(node) / ranks_.ranks[node], 1).first->second;
+  };
+  for (std::size_t node = 0; node < loads.size(); ++node) {
+    double& worst = worst_like(node);
+    worst = std::max(worst, share_of(loads[node]) * topology_.ranks() / ranks_.share_of(node));
+  }
+  Worst worst;
+  for (std::size_t node = 0; node < loads.size(); ++node) {
+    worst.push_back(worst_like(node));
   }
   return worst;
 }
 
-/// `load` and `group`: over the mean.
-NodeLimits LayerLimits::limits_of(double load, std::optional<double> group) const {
+LayerLimits::Worst LayerLimits::aimed_loads(const Worst& balanced) const {
+  Worst loads;
+  std::ranges::transform(balanced, std::back_inserter(loads),
+                         [&](double load) { return aimed_load(options_, load); });
+  return loads;
+}
+
+NodeLimits LayerLimits::limits_of(const Worst& load, const std::optional<Worst>& group) const {
   NodeLimits limits;
-  for (const int ranks : ranks_.ranks) {
-    const double share = static_cast<double>(ranks) / topology_.ranks();
-    limits.slots.push_back(ranks * ranks_.slots);
-    limits.load.push_back(load * total_.both() * share);
+  limits.shares = shares_of_nodes(ranks_);
+  for (std::size_t node = 0; node < load.size(); ++node) {
+    const double share = ranks_.share_of(node) / topology_.ranks();
+    limits.slots.push_back(ranks_.ranks[node] * ranks_.slots);
+    limits.load.push_back(load[node] * total_.both() * share);
     for (std::size_t g = 0; group && g < as_index(groups_); ++g) {
-      limits.group_load.at(g).push_back(*group * total_.of_group.at(g) * share);
+      limits.group_load.at(g).push_back((*group)[node] * total_.of_group.at(g) * share);
     }
   }
   return limits;
@@ -106,15 +134,16 @@ NodeLimits LayerLimits::limits_of(double load, std::optional<double> group) cons
 NodeLimits LayerLimits::with_replicas(bool by_group) const {
   const NodeLimits& once = by_group ? by_group_ : together_;
   std::vector<Loads> loads(ranks_.ranks.size());
-  const NodeSlots slots = balance_nodes(loads_, groups_, once.slots, topology_.nodes());
+  const NodeSlots slots =
+      balance_nodes(loads_, groups_, once.slots, topology_.nodes(), once.shares);
   for (std::size_t node = 0; node < slots.size(); ++node) {
     for (const Slot& slot : slots[node]) {
       loads[node].add(slot.group, static_cast<double>(slot.load));
     }
   }
-  NodeLimits limits = limits_of(
-      aimed_load(options_, worst_node(loads)),
-      by_group ? std::optional(aimed_load(options_, worst_of_group(loads))) : std::nullopt);
+  NodeLimits limits =
+      limits_of(aimed_loads(worst_nodes(loads)),
+                by_group ? std::optional(aimed_loads(worst_of_group(loads))) : std::nullopt);
   for (std::size_t node = 0; node < limits.load.size(); ++node) {
     limits.load[node] = std::min(limits.load[node], once.load[node]);
     for (std::size_t group = 0; by_group && group < as_index(groups_); ++group) {
@@ -136,20 +165,28 @@ std::vector<Loads> LayerLimits::node_loads(const Nodes& nodes) const {
 
 bool LayerLimits::allow(const ExpertRanks& ranks) const {
   std::vector<int> size(as_index(topology_.ranks()));
-  std::vector<double> load(size.size());
+  std::vector<double> load(size.size());  // over what a rank's share is above 1
+  std::vector<double> share_of_rank(size.size(), 1);
+  for (std::size_t node = 0; node < ranks_.shares.size(); ++node) {
+    const auto on_node = topology_.ranks_of_node(static_cast<int>(node));
+    for (std::size_t i = 0; i < on_node.size(); ++i) {
+      share_of_rank[as_index(on_node[i])] = std::max(1.0, ranks_.shares[node][i]);
+    }
+  }
   std::vector<double> node_load(ranks_.ranks.size());
   for (std::size_t expert = 0; expert < ranks.size(); ++expert) {
     for (const int rank : ranks[expert]) {
       const double served =
           static_cast<double>(loads_[expert]) / static_cast<double>(ranks[expert].size());
       ++size[as_index(rank)];
-      load[as_index(rank)] += served;
+      load[as_index(rank)] += served / share_of_rank[as_index(rank)];
       node_load[as_index(topology_.node(rank))] += served;
     }
   }
   const double cap = options_.load_cap * (1 + kRounding) * total_.both() / topology_.ranks();
   for (std::size_t node = 0; node < node_load.size(); ++node) {
-    if (node_load[node] > std::max(cap * ranks_.ranks[node], together_.load[node])) {
+    const double share = std::max<double>(ranks_.ranks[node], ranks_.share_of(node));
+    if (node_load[node] > std::max(cap * share, together_.load[node])) {
       return false;
     }
   }

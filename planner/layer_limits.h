@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "planner/layer_packing.h"
@@ -15,9 +16,9 @@ namespace cartesian {
 /// Immutable, thread-safe.
 class LayerLimits {
  public:
-  /// All but `all` must outlive this. `slots`: of a rank.
+  /// All but `all` must outlive this. `slots`: of a rank; `shares`: load_shares().
   LayerLimits(const LayerTrace& layer, const Topology& topology, const PlanOptions& options,
-              const CoActivation& all, int slots);
+              const CoActivation& all, int slots, std::span<const double> shares);
 
   /// On both groups together.
   const NodeLimits& together() const { return together_; }
@@ -27,18 +28,24 @@ class LayerLimits {
   /// Replicas reach more than one of each: never above together() or by_group().
   NodeLimits with_replicas(bool by_group) const;
   /// Whether it keeps the slots and the cap, or where the cap cannot be kept what is aimed at.
-  /// Replicas are taken to serve as much each.
+  /// Replicas are taken to serve as much each; that a slow rank takes longer for it is no reason.
   bool allow(const ExpertRanks& ranks) const;
 
  private:
   using Nodes = std::vector<int>;  // [experts]
+  /// [nodes] of all nodes whose ranks have the same share, the largest load, over the mean of its
+  /// share; at least 1.
+  using Worst = std::vector<double>;
 
   std::vector<Loads> node_loads(const Nodes& nodes) const;
-  double worst_node(const std::vector<Loads>& loads) const;
-  double worst_of_group(const std::vector<Loads>& loads) const;
+  template <class Share>
+  Worst worst_of(const std::vector<Loads>& loads, const Share& share_of) const;
+  Worst worst_nodes(const std::vector<Loads>& loads) const;
+  Worst worst_of_group(const std::vector<Loads>& loads) const;
   double aimed_rank_load(const CoActivation& all, const Nodes& by_group,
                          const Nodes& together) const;
-  NodeLimits limits_of(double load, std::optional<double> group) const;
+  Worst aimed_loads(const Worst& balanced) const;
+  NodeLimits limits_of(const Worst& load, const std::optional<Worst>& group) const;
 
   const LayerTrace& layer_;
   const Topology& topology_;

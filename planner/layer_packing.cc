@@ -23,10 +23,16 @@ std::vector<int> held_by(const std::vector<Slot>& slots, std::span<const int> on
 
 }  // namespace
 
-RankLimits rank_limits(const Topology& topology, int slots) {
+RankLimits rank_limits(const Topology& topology, int slots, std::span<const double> shares) {
   RankLimits limits{.ranks = {}, .slots = slots, .load = 0};
   for (int node = 0; node < topology.nodes(); ++node) {
-    limits.ranks.push_back(static_cast<int>(topology.ranks_of_node(node).size()));
+    const auto ranks = topology.ranks_of_node(node);
+    limits.ranks.push_back(static_cast<int>(ranks.size()));
+    if (!shares.empty()) {
+      std::vector<double>& of_node = limits.shares.emplace_back();
+      std::ranges::transform(ranks, std::back_inserter(of_node),
+                             [&](int rank) { return shares[as_index(rank)]; });
+    }
   }
   return limits;
 }
@@ -36,6 +42,14 @@ std::vector<int> slots_of_nodes(const RankLimits& ranks) {
   std::ranges::transform(ranks.ranks, std::back_inserter(slots),
                          [&](int of_node) { return of_node * ranks.slots; });
   return slots;
+}
+
+std::vector<double> shares_of_nodes(const RankLimits& ranks) {
+  std::vector<double> shares;
+  for (std::size_t node = 0; node < ranks.shares.size(); ++node) {
+    shares.push_back(ranks.share_of(node));
+  }
+  return shares;
 }
 
 ExpertRanks pack_layer(const NodeSlots& slots, const Topology& topology, const RankLimits& limits,
@@ -57,6 +71,7 @@ ExpertRanks pack_layer(const NodeSlots& slots, const Topology& topology, const R
     const RankPacking packed =
         pack_ranks(slots[node], {.ranks = limits.ranks[node],
                                  .slots = limits.slots,
+                                 .shares = limits.shares_on(node),
                                  .was = was,
                                  .enough = running != nullptr ? limits.load : 0,
                                  .limit = limits.load});

@@ -32,10 +32,12 @@ int groups_of(const LayerTrace& layer) { return static_cast<int>(layer.groups.si
 
 }  // namespace
 
-ExpertRanks balance_layer(const LayerTrace& layer, const Topology& topology, int slots) {
+ExpertRanks balance_layer(const LayerTrace& layer, const Topology& topology, int slots,
+                          std::span<const double> shares) {
   const std::vector<std::int64_t> loads = expert_loads(layer);
-  const RankLimits ranks = rank_limits(topology, slots);
-  return pack_layer(balance_nodes(loads, groups_of(layer), slots_of_nodes(ranks), topology.ranks()),
+  const RankLimits ranks = rank_limits(topology, slots, shares);
+  return pack_layer(balance_nodes(loads, groups_of(layer), slots_of_nodes(ranks), topology.ranks(),
+                                  shares_of_nodes(ranks)),
                     topology, ranks, loads.size(), nullptr);
 }
 
@@ -47,7 +49,8 @@ LayerPlanner::LayerPlanner(const LayerTrace& layer, const Cluster& cluster,
       options_(options),
       task_(task),
       all_(std::make_shared<CoActivation>(layer)),
-      limits_(layer, cluster.topology, options, *all_, slots) {
+      shares_(load_shares(cluster)),
+      limits_(layer, cluster.topology, options, *all_, slots, shares_) {
   if (options.objective != Objective::copies && topology_.nodes() > 1) {
     step_.emplace(layer_, cluster_,
                   StepCosts::Options{.flow = options_.flow,
@@ -191,7 +194,7 @@ double LayerPlanner::share_that_pays() const { return step_->whole() ? kRounding
 /// The linear, the balanced and the running placement, as far as they are allowed.
 std::vector<ExpertRanks> LayerPlanner::unsearched() const {
   std::vector<ExpertRanks> plans{linear_ranks(),
-                                 balance_layer(layer_, topology_, limits_.ranks().slots)};
+                                 balance_layer(layer_, topology_, limits_.ranks().slots, shares_)};
   if (task_.running != nullptr) {
     plans.push_back(*task_.running);
   }

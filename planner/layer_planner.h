@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "planner/cluster.h"
@@ -15,8 +16,9 @@
 
 namespace cartesian {
 
-/// By loads alone; `slots`: of a rank.
-ExpertRanks balance_layer(const LayerTrace& layer, const Topology& topology, int slots);
+/// By loads alone; `slots`: of a rank; `shares`: load_shares().
+ExpertRanks balance_layer(const LayerTrace& layer, const Topology& topology, int slots,
+                          std::span<const double> shares);
 
 /// Not thread-safe.
 class LayerPlanner {
@@ -65,6 +67,7 @@ class LayerPlanner {
   const PlanOptions& options_;
   Task task_;
   std::shared_ptr<const CoActivation> all_;
+  std::vector<double> shares_;
   LayerLimits limits_;
   std::optional<StepCosts> step_;  // where plans are compared by it
 };

@@ -51,7 +51,7 @@ void LayerSearch::begin(std::int64_t work) {
   const std::vector<Nodes> plain{
       cluster_start(all, costs, task_.limits), balanced_start(all.loads(), task_.limits),
       balanced_assignment(all.loads(), static_cast<int>(task_.layer.groups.size()),
-                          task_.limits.slots),
+                          task_.limits.slots, task_.limits.shares),
       linear_start(task_.layer, task_.topology)};
   starts_ = plain;
   // A pair of one group on one node saves a visit; a pair of both groups saves a meeting, but only
@@ -131,8 +131,9 @@ LayerSearch::Nodes LayerSearch::run(double share) {
     }
   }
   if (tried == 0) {  // no load that will do is found: at least the slots do
-    partition_.assign(balanced_assignment(
-        task_.all->loads(), static_cast<int>(task_.layer.groups.size()), task_.limits.slots));
+    partition_.assign(balanced_assignment(task_.all->loads(),
+                                          static_cast<int>(task_.layer.groups.size()),
+                                          task_.limits.slots, task_.limits.shares));
     repaired();
     search_here();
   }

@@ -31,6 +31,8 @@ struct Loads {
 /// [nodes] each.
 struct NodeLimits {
   std::vector<int> slots;
+  std::vector<double> shares = {};                     ///< of all load, where balancing begins;
+                                                       ///< empty: as of slots
   std::vector<double> load;                            ///< in choices of tokens
   std::array<std::vector<double>, 2> group_load = {};  ///< of A and of B alone; empty: any
 

@@ -233,8 +233,9 @@ Placement plan_placement(const RoutingTrace& trace, const Cluster& cluster,
 
 Placement balanced_placement(const RoutingTrace& trace, const Cluster& cluster,
                              const PlanOptions& options) {
+  const std::vector<double> shares = load_shares(cluster);
   return place(trace, cluster, options, [&](const LayerTrace& layer, std::size_t, int slots) {
-    return balance_layer(layer, cluster.topology, slots);
+    return balance_layer(layer, cluster.topology, slots, shares);
   });
 }
 

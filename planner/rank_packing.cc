@@ -14,6 +14,8 @@ namespace {
 
 /// Choices of A's experts, of B's, of both.
 using Load = std::array<std::int64_t, 3>;
+/// The same, for a rank's share.
+using RelativeLoad = std::array<double, 3>;
 
 class Packing {
  public:
@@ -46,7 +48,7 @@ class Packing {
       }
     }
     // With one slot each, ranks can only exchange loads.
-    while (options_.slots > 1 && static_cast<double>(most()[2]) > options_.enough && relieve()) {
+    while (options_.slots > 1 && most()[2] > options_.enough && relieve()) {
     }
     return {std::move(rank_of_), most()[2]};
   }
@@ -78,11 +80,23 @@ class Packing {
     return load;
   }
 
+  RelativeLoad relative(const Load& load, int rank) const {
+    const double share = options_.shares.empty() ? 1 : options_.shares[as_index(rank)];
+    RelativeLoad relative{};
+    for (std::size_t i = 0; i < load.size(); ++i) {
+      relative.at(i) = static_cast<double>(load.at(i)) / share;
+    }
+    return relative;
+  }
+
   /// The largest of all ranks; of two of them, if others are to come instead of theirs.
-  Load most(int a = -1, const Load& at_a = {}, int b = -1, const Load& at_b = {}) const {
-    Load most{};
+  RelativeLoad most(int a = -1, const Load& at_a = {}, int b = -1, const Load& at_b = {}) const {
+    RelativeLoad most{};
     for (int rank = 0; rank < options_.ranks; ++rank) {
-      const Load& load = rank == a ? at_a : rank == b ? at_b : load_[as_index(rank)];
+      const RelativeLoad load = relative(rank == a   ? at_a
+                                         : rank == b ? at_b
+                                                     : load_[as_index(rank)],
+                                         rank);
       for (std::size_t i = 0; i < most.size(); ++i) {
         most.at(i) = std::max(most.at(i), load.at(i));
       }
@@ -90,9 +104,9 @@ class Packing {
     return most;
   }
   /// What is lowered: by how much the limit is exceeded, then the largest loads.
-  std::pair<double, std::int64_t> merit(const Load& most) const {
-    const double over = static_cast<double>(most[2]) - options_.limit;
-    return {options_.limit > 0 ? std::max(0.0, over) : 0, most[0] + most[1] + most[2]};
+  std::pair<double, double> merit(const RelativeLoad& most) const {
+    return {options_.limit > 0 ? std::max(0.0, most[2] - options_.limit) : 0,
+            most[0] + most[1] + most[2]};
   }
 
   void put(std::size_t i, int rank) {
@@ -112,9 +126,12 @@ class Packing {
 
   void place(std::size_t i) {
     const std::size_t group = as_index(node_[i].group);
-    const auto loaded = [&](int rank) {
-      const Load& load = load_[as_index(rank)];
-      return std::pair(load.at(group), load[2]);
+    const auto loaded = [&](int rank) {  // with it: a small share would be full at once
+      Load load = load_[as_index(rank)];
+      load.at(group) += node_[i].load;
+      load[2] += node_[i].load;
+      const RelativeLoad then = relative(load, rank);
+      return std::pair(then.at(group), then[2]);
     };
     int best = -1;
     for (int rank = 0; rank < options_.ranks; ++rank) {
@@ -131,7 +148,7 @@ class Packing {
   /// The swap of an expert on one of the most loaded ranks, with one of another rank or a free slot
   /// there, that lowers the largest loads most. False if there is none.
   bool relieve() {
-    const Load now = most();
+    const RelativeLoad now = most();
     auto least = merit(now);
     Swap best{node_.size(), node_.size(), -1};
     for (std::size_t i = 0; i < node_.size(); ++i) {
@@ -178,8 +195,8 @@ class Packing {
     return true;
   }
 
-  bool is_most(int rank, const Load& most) const {
-    const Load& load = load_[as_index(rank)];
+  bool is_most(int rank, const RelativeLoad& most) const {
+    const RelativeLoad load = relative(load_[as_index(rank)], rank);
     return load[0] == most[0] || load[1] == most[1] || load[2] == most[2];
   }
 
@@ -197,11 +214,11 @@ RankPacking pack_ranks(std::span<const Slot> node, const RankPackingOptions& opt
   check(node.size() <= as_index(std::int64_t{options.ranks} * options.slots),
         "the experts of a node fit its slots");
   RankPacking packed = Packing(node, options).pack();
-  if (!options.was.empty() && static_cast<double>(packed.most_load) > options.enough) {
+  if (!options.was.empty() && packed.most_load > options.enough) {
     RankPackingOptions anew = options;
     anew.was = {};
     RankPacking other = Packing(node, anew).pack();
-    if (static_cast<double>(other.most_load) <= options.enough) {
+    if (other.most_load <= options.enough) {
       return other;
     }
   }

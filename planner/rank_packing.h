@@ -2,7 +2,6 @@
 // Which rank of its node holds an expert: every rank within its slots, the most loaded one as
 // little loaded as can be found, by A's experts, by B's and by both.
 
-#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -11,13 +10,16 @@
 namespace cartesian {
 
 struct RankPacking {
-  std::vector<int> rank_of;    ///< [slots] 0 to ranks - 1; -1: no rank is left without its expert
-  std::int64_t most_load = 0;  ///< of a rank, both groups
+  std::vector<int> rank_of;  ///< [slots] 0 to ranks - 1; -1: no rank is left without its expert
+  double most_load = 0;      ///< of a rank for its share, both groups
 };
 
 struct RankPackingOptions {
   int ranks = 1;
-  int slots = 1;             ///< of a rank
+  int slots = 1;  ///< of a rank
+  /// [ranks] of the load that each should take, over a mean of 1; empty: 1 each. What is said of a
+  /// rank's load is said of its load over this.
+  std::span<const double> shares = {};
   std::span<const int> was;  ///< [slots] rank that would rather be kept, or -1; may be empty
   double enough = 0;         ///< load of a rank that need not be lowered
   double limit = 0;          ///< that is lowered to before loads of A or B alone are; 0: none

@@ -1,6 +1,7 @@
 #include "planner/rank_repair.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/index.h"
 #include "planner/rank_packing.h"
@@ -29,9 +30,10 @@ std::vector<std::vector<Slot>> slots_of(const CoActivation& all, std::span<const
   return slots;
 }
 
-std::int64_t most_loaded(std::span<const Slot> slots, int node, const RankLimits& limits) {
+double most_loaded(std::span<const Slot> slots, int node, const RankLimits& limits) {
   return pack_ranks(slots, {.ranks = limits.ranks[as_index(node)],
                             .slots = limits.slots,
+                            .shares = limits.shares_on(as_index(node)),
                             .was = {},
                             .enough = limits.load,
                             .limit = limits.load})
@@ -61,9 +63,17 @@ std::vector<Swap> swaps_of(const Partition& partition, const NodeLimits& limits,
 
 }  // namespace
 
-std::vector<std::int64_t> most_loaded_ranks(const CoActivation& all, std::span<const int> nodes,
-                                            const RankLimits& limits) {
-  std::vector<std::int64_t> most;
+std::span<const double> RankLimits::shares_on(std::size_t node) const {
+  return shares.empty() ? std::span<const double>() : shares[node];
+}
+
+double RankLimits::share_of(std::size_t node) const {
+  return shares.empty() ? ranks[node] : std::reduce(shares[node].begin(), shares[node].end());
+}
+
+std::vector<double> most_loaded_ranks(const CoActivation& all, std::span<const int> nodes,
+                                      const RankLimits& limits) {
+  std::vector<double> most;
   const auto slots = slots_of(all, nodes, limits.ranks.size());
   for (std::size_t node = 0; node < slots.size(); ++node) {
     most.push_back(most_loaded(slots[node], static_cast<int>(node), limits));
@@ -74,11 +84,11 @@ std::vector<std::int64_t> most_loaded_ranks(const CoActivation& all, std::span<c
 void repair_ranks(Partition& partition, const NodeLimits& nodes, const RankLimits& ranks,
                   int tries) {
   const CoActivation& all = partition.all();
-  std::vector<std::int64_t> most = most_loaded_ranks(all, partition.assignment(), ranks);
+  std::vector<double> most = most_loaded_ranks(all, partition.assignment(), ranks);
   while (tries > 0) {
     const auto worst = std::ranges::max_element(most);
     const auto node = static_cast<int>(worst - most.begin());
-    if (static_cast<double>(*worst) <= ranks.load) {
+    if (*worst <= ranks.load) {
       return;
     }
     bool found = false;
@@ -90,10 +100,9 @@ void repair_ranks(Partition& partition, const NodeLimits& nodes, const RankLimit
       auto slots = slots_of(all, partition.assignment(), ranks.ranks.size());
       *std::ranges::find(slots[as_index(node)], swap.a, &Slot::expert) = slot_of(all, swap.b);
       *std::ranges::find(slots[as_index(other)], swap.b, &Slot::expert) = slot_of(all, swap.a);
-      const std::int64_t here = most_loaded(slots[as_index(node)], node, ranks);
-      const std::int64_t there = most_loaded(slots[as_index(other)], other, ranks);
-      if (here < *worst &&
-          (there <= most[as_index(other)] || static_cast<double>(there) <= ranks.load)) {
+      const double here = most_loaded(slots[as_index(node)], node, ranks);
+      const double there = most_loaded(slots[as_index(other)], other, ranks);
+      if (here < *worst && (there <= most[as_index(other)] || there <= ranks.load)) {
         partition.move(swap.a, other);
         partition.move(swap.b, node);
         most[as_index(node)] = here;

@@ -12,12 +12,19 @@ namespace cartesian {
 struct RankLimits {
   std::vector<int> ranks;  ///< [nodes]
   int slots = 1;           ///< of a rank
-  double load = 0;         ///< of a rank, in choices of tokens
+  double load = 0;         ///< of a rank, in choices of tokens, for its share
+  /// [nodes][ranks of it] of the load, over the mean rank's; empty: 1 each.
+  std::vector<std::vector<double>> shares = {};
+
+  std::span<const double> shares_on(std::size_t node) const;
+  /// Of all its ranks together.
+  double share_of(std::size_t node) const;
 };
 
-/// The load of the most loaded rank of each node, packed as well as pack_ranks() can: [nodes].
-std::vector<std::int64_t> most_loaded_ranks(const CoActivation& all, std::span<const int> nodes,
-                                            const RankLimits& limits);
+/// The load, for its share, of the most loaded rank of each node, packed as well as pack_ranks()
+/// can: [nodes].
+std::vector<double> most_loaded_ranks(const CoActivation& all, std::span<const int> nodes,
+                                      const RankLimits& limits);
 
 /// While some rank is over its load, the cheapest of the swaps that lower it, if there is one; no
 /// node's load rises above its limit. `tries`: packings to spend. Deterministic.

@@ -46,6 +46,9 @@ std::optional<std::vector<NodeSet>> cloned(const NodeLimits& limits, const CoAct
     }
     // The group serves its own tokens only: its share of the load that it may have of all.
     for (std::size_t node = first; node < last; ++node) {
+      if (!limits.shares.empty()) {
+        group.shares.push_back(limits.shares[node]);
+      }
       group.load.push_back(limits.load[node] * static_cast<double>(nodes) /
                            static_cast<double>(last - first));
     }
@@ -64,8 +67,8 @@ std::optional<std::vector<NodeSet>> cloned(const NodeLimits& limits, const CoAct
 /// By load alone, with replicas in all slots.
 std::vector<NodeSet> balanced(const NodeLimits& limits, const CoActivation& all) {
   std::vector<NodeSet> sets(as_index(all.experts()));
-  const auto on_node =
-      balance_nodes(all.loads(), all.groups(), limits.slots, static_cast<int>(limits.slots.size()));
+  const auto on_node = balance_nodes(all.loads(), all.groups(), limits.slots,
+                                     static_cast<int>(limits.slots.size()), limits.shares);
   for (std::size_t node = 0; node < on_node.size(); ++node) {
     for (const Slot& slot : on_node[node]) {
       sets[as_index(slot.expert)] |= node_bit(static_cast<int>(node));

@@ -46,7 +46,7 @@ StepWork make_work(const RoutingTrace& trace, const Cluster& cluster, const Plac
   work.rings = gradient_rings(placement);
   work.attention_s.resize(as_index(ranks));
   for (const std::int32_t home : split.home) {
-    work.attention_s[as_index(home)] += scale * options.attention_flops / cluster.flops;
+    work.attention_s[as_index(home)] += scale * options.attention_flops / cluster.rank_flops(home);
   }
   work.row_bytes = scale * sizes.hidden * sizes.element_bytes;
   work.expert_s = scale * expert_flops(sizes) / cluster.flops;

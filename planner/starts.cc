@@ -40,11 +40,17 @@ std::vector<int> balanced_start(std::span<const std::int64_t> loads, const NodeL
   std::vector<double> load(nodes);
   std::vector<int> size(nodes);
   std::vector<int> assignment(loads.size());
+  // A node with a small share may be the one with least load and yet come to have most.
+  const auto loaded = [&](std::size_t node, int expert) {
+    return limits.shares.empty()
+               ? load[node] / limits.slots[node]
+               : (load[node] + static_cast<double>(loads[as_index(expert)])) / limits.shares[node];
+  };
   for (const int expert : heaviest_first(loads)) {
     std::size_t best = nodes;
     for (std::size_t node = 0; node < nodes; ++node) {
       if (size[node] < limits.slots[node] &&
-          (best == nodes || load[node] / limits.slots[node] < load[best] / limits.slots[best])) {
+          (best == nodes || loaded(node, expert) < loaded(best, expert))) {
         best = node;
       }
     }

@@ -94,7 +94,8 @@ std::size_t StepSimulator::expected(int pass, int chunk, int step, int rank) con
 
 double StepSimulator::compute_seconds(int pass, int chunk, int step, int rank) const {
   const LayerSchedule::Work& work = schedule(pass).work(chunk, rank);
-  const double products = is_backward(pass) ? kBackwardProducts : 1;
+  const double products =
+      (is_backward(pass) ? kBackwardProducts : 1) * cluster_.flops / cluster_.rank_flops(rank);
   switch (stage_of(pass, step)) {
     case Stage::a_experts:
       return products * (work.experts[0] * work_.expert_s + work.shared[0] * work_.shared_s);
@@ -128,6 +129,11 @@ StepSimulator::Transfer StepSimulator::transfer(int pass, std::uint32_t message)
   transfer.inter = cluster_.topology.node(transfer.from) != cluster_.topology.node(transfer.to);
   const LinkClass& link = transfer.inter ? cluster_.inter : cluster_.intra;
   transfer.seconds = transfer.bytes / link.bytes_per_s;
+  if (transfer.inter) {  // as fast as the slower of both cards
+    transfer.seconds =
+        transfer.bytes / std::min(cluster_.card_bytes_per_s(cluster_.topology.node(transfer.from)),
+                                  cluster_.card_bytes_per_s(cluster_.topology.node(transfer.to)));
+  }
   transfer.latency_s = latencies * link.latency_s;
   transfer.label.bytes = transfer.bytes;
   transfer.label.messages = 1;

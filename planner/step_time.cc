@@ -11,6 +11,18 @@ double largest(const std::vector<double>& values) {
   return values.empty() ? 0 : *std::ranges::max_element(values);
 }
 
+/// Each taken over its unit's speed.
+double slowest(const std::vector<double>& values, const std::vector<double>& speeds) {
+  if (speeds.empty()) {
+    return largest(values);
+  }
+  double most = 0;
+  for (std::size_t unit = 0; unit < values.size(); ++unit) {
+    most = std::max(most, values[unit] / speeds[unit]);
+  }
+  return most;
+}
+
 double sum(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
@@ -42,7 +54,8 @@ StepTime predict_step(const Traffic& traffic, double tokens, const Cluster& clus
   const double row_bytes = sizes.hidden * sizes.element_bytes;
   StepTime time;
   for (const Traffic::Phase& phase : traffic.phases) {
-    const double card = std::max(largest(phase.egress), largest(phase.ingress));
+    const double card = std::max(slowest(phase.egress, cluster.card_speeds),
+                                 slowest(phase.ingress, cluster.card_speeds));
     if (card > 0) {
       time.inter_s +=
           2 * (cluster.inter.latency_s + scale * card * row_bytes / cluster.inter.bytes_per_s);
@@ -54,10 +67,10 @@ StepTime predict_step(const Traffic& traffic, double tokens, const Cluster& clus
     }
   }
   for (const std::vector<double>& rows : traffic.expert_rows) {
-    time.compute_s +=
-        (1 + kBackwardProducts) * scale * largest(rows) * expert_flops(sizes) / cluster.flops;
+    time.compute_s += (1 + kBackwardProducts) * scale * slowest(rows, cluster.rank_speeds) *
+                      expert_flops(sizes) / cluster.flops;
   }
-  time.compute_s += (1 + kBackwardProducts) * scale * largest(traffic.pivots) *
+  time.compute_s += (1 + kBackwardProducts) * scale * slowest(traffic.pivots, cluster.rank_speeds) *
                     router_flops(sizes) / cluster.flops;
   return time;
 }

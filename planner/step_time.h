@@ -1,7 +1,8 @@
 #pragma once
 // The time of a training step's MoE layers, predicted from counted traffic: messages by latency and
-// bandwidth of their link, the most loaded network card of a phase; products of the most loaded
-// rank. Nothing overlaps: what overlap can hide is known to `cartesian simulate`.
+// bandwidth of their link, of a phase's network cards the one that takes longest; products of the
+// rank that takes longest. Nothing overlaps: what overlap can hide is known to `cartesian
+// simulate`.
 
 #include <array>
 

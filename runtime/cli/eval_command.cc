@@ -156,7 +156,7 @@ int evaluate_checkpoint(const Options& options, Job& job) {
     const Seconds start = job.clock.now();
     std::optional<TraceRecorder> recorder;
     if (!options.trace.empty()) {
-      recorder.emplace(loaded.rank(), data.count * data.windows->length());
+      recorder.emplace(loaded.rank());
     }
     const EvaluationResult result =
         evaluate(loaded.rank(), *data.windows, data.count, data.sources ? &*data.sources : nullptr);

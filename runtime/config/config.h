@@ -87,8 +87,9 @@ struct ReplanConfig {
   std::int64_t every = 500;  ///< steps of a window
   std::int64_t bytes_per_step = 64 << 20;  ///< that migrate between two steps; 0: all at once
   std::int64_t horizon_steps = 1000;       ///< within which a migration must pay back
-  double time_budget_s = 2;                ///< of the planner's thread
-  std::string topology;  ///< TOML file with the links; empty: the planner's defaults
+  double load_cap = 1.05;    ///< of a plan: closer than for one text, since text goes on changing
+  double time_budget_s = 2;  ///< of the planner's thread
+  std::string topology;      ///< TOML file with the links; empty: the planner's defaults
 };
 
 struct ExchangeConfig {

@@ -298,6 +298,12 @@ void replan_fields(ReplanConfig& replan, std::vector<ConfigField>& fields) {
        1,
        {},
        "steps within which moving experts must pay back"});
+  add({"replan.load_cap",
+       &replan.load_cap,
+       1,
+       {},
+       "most choices on a node or rank in a plan, over the mean: closer than 'cartesian plan', "
+       "since text goes on changing"});
   add({"replan.time_budget_s",
        &replan.time_budget_s,
        1e-9,

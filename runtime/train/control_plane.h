@@ -81,6 +81,9 @@ class ControlPlane {
   /// Runs `work`, the training, and says goodbye with its exit code, or with what it throws.
   int run(const std::function<int()>& work);
 
+  /// Who is named now: on rank 0, as of the last agreed().
+  const std::vector<Straggler>& stragglers() const { return told_; }
+
   /// Null but on rank 0; endpoint() also if nothing is to be served.
   Coordinator* coordinator() { return coordinator_.get(); }
   MetricsEndpoint* endpoint() { return endpoint_.get(); }

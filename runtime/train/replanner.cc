@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "comm/collectives.h"
 #include "planner/replan.h"
+#include "runtime/train/slowed_cluster.h"
 
 namespace cartesian {
 
@@ -42,6 +43,13 @@ double moving_bytes(const ModelConfig& model) {
   constexpr double kArrays = 3;
   return kArrays * sizeof(float) * kMatrices * static_cast<double>(model.hidden_size) *
          static_cast<double>(model.expert_width());
+}
+
+/// Whatever their factors.
+bool same(const std::vector<Straggler>& a, const std::vector<Straggler>& b) {
+  return std::ranges::is_permutation(a, b, [](const Straggler& one, const Straggler& other) {
+    return one.kind == other.kind && one.number == other.number;
+  });
 }
 
 std::size_t count_portions(PortionedMigration way) {
@@ -126,6 +134,7 @@ Replanner::Replanner(const ReplanConfig& config, const TrainConfig& train, Model
     : when_(config.when),
       every_(config.every),
       horizon_steps_(config.horizon_steps),
+      load_cap_(config.load_cap),
       time_budget_s_(config.time_budget_s),
       tokens_per_step_(static_cast<double>(train.batch_sequences * train.sequence_length)),
       rank_(rank),
@@ -178,13 +187,17 @@ void Replanner::begin_planning(bool asked) {
     return;
   }
   const PlanOptions options{.flow = rank_.context().exchange.flow(),
+                            .load_cap = load_cap_,
                             .slots = slots_,
                             .tokens_per_step = tokens_per_step_,
                             .time_budget_s = time_budget_s_,
                             .horizon_steps = static_cast<double>(horizon_steps_)};
-  thread_ = std::make_unique<Planning>(std::move(trace), cluster_, rank_.placement(), options);
+  thread_ = std::make_unique<Planning>(std::move(trace), slowed(cluster_, stragglers_),
+                                       rank_.placement(), options);
+  const bool same_stragglers = same(stragglers_, planned_for_);
+  planned_for_ = stragglers_;
   std::optional<PlacementCosts> promised;
-  if (when_ == "auto" && !asked && promised_) {
+  if (when_ == "auto" && !asked && same_stragglers && promised_) {
     promised = *promised_;
   }
   thread_->thread = std::thread([planning = thread_.get(), promised] {
@@ -253,6 +266,10 @@ ReplanNews Replanner::tell(std::int64_t step, const Planning& planning) {
     news.record["plan_copies_after"] = replan.after.of(flow);
     news.record["plan_imbalance_before"] = replan.before.rank_imbalance;
     news.record["plan_imbalance_after"] = replan.after.rank_imbalance;
+    for (const Straggler& slow : planned_for_) {
+      news.record[slow.kind == Straggler::Kind::rank ? "slow_ranks" : "slow_nodes"].push_back(
+          slow.number);
+    }
   }
   switch (planning.outcome) {
     case ReplanOutcome::adopted:

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "planner/cluster.h"
@@ -16,6 +17,7 @@
 #include "runtime/model/model_rank.h"
 #include "runtime/train/plan_counts.h"
 #include "runtime/train/routing_sample.h"
+#include "scheduler/stragglers.h"
 
 namespace cartesian {
 
@@ -55,6 +57,9 @@ class Replanner {
   /// whatever was promised; if a plan is in the making or being adopted, the window after it; where
   /// no windows are looked at, one begins. To be called on every rank after the same step.
   void request() { requested_ = true; }
+  /// On rank 0: who is slower than the others now. Plans give them less to do; a window that ends
+  /// when there are others than at the last plan is planned whatever was promised.
+  void set_stragglers(std::vector<Straggler> stragglers) { stragglers_ = std::move(stragglers); }
   /// Whether this rank, which is then rank 0, has heard of the planner: to be told to all.
   bool ready() const;
   /// After step number `step`; `ready`: whether any rank was. Collective.
@@ -77,6 +82,7 @@ class Replanner {
   std::string when_;
   std::int64_t every_;
   std::int64_t horizon_steps_;
+  double load_cap_;
   double time_budget_s_;
   PortionLimits limits_;
   double tokens_per_step_;
@@ -88,6 +94,8 @@ class Replanner {
   std::int64_t steps_ = 0;  ///< of the window
   bool requested_ = false;
   bool planning_ = false;
+  std::vector<Straggler> stragglers_;         ///< on rank 0
+  std::vector<Straggler> planned_for_;        ///< likewise: at the last plan
   std::unique_ptr<Planning> thread_;          ///< on rank 0, while planning_
   std::unique_ptr<PlacementCosts> promised_;  ///< on rank 0: by the running placement
   std::optional<PortionedMigration> way_;     ///< while a plan is adopted

@@ -213,6 +213,7 @@ bool Trainer::after_step(const StepResult& result, const StepTimes& times) {
 
 void Trainer::replan(bool planned) {
   const Seconds start = job_.clock.now();
+  replanner_->set_stragglers(control_->stragglers());
   ReplanNews news = replanner_->after_step(step_, planned);
   if (!news.message.empty()) {
     progress_->message(news.message);

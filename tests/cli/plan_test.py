@@ -187,6 +187,9 @@ class Plan(CliTest):
         refused("nodes = 2\n[inter]\nbandwidth_gb_s = 0\n", "bandwidth_gb_s must be a number above 0")
         refused("nodes = 2\n[inter]\nspeed = 3\n", "unknown key inter.speed")
         refused("nodes = 2\ninter = 3\n", "inter must be a table")
+        refused("nodes = 2\nrank_speeds = [1]\n", "rank_speeds must be an array of 2 numbers, one for each rank")
+        refused("nodes = 2\nranks_per_node = 2\ncard_speeds = [1, 0]\n", "card_speeds must be an array of 2 numbers", "above 0")
+        refused("nodes = 2\ncard_speeds = [1, 2]\n", "card_speeds must be", "at most 1")
         refused("nodes = \n", r"bad\.toml:1")
         small = self.folder / "small.toml"
         small.write_text(FOUR_NODES + "memory_gib = 0.0002\n")

@@ -108,11 +108,15 @@ class EmulatedStragglers(CliTest):
     def test_a_slow_rank_is_named(self):
         self.emulate("up", "4", "--rate", "10gbit")
         job, run = self.start_training("1", model__hidden_size=128, model__intermediate_size=512, train__sequence_length=128,
-                                       train__batch_sequences=16, train__micro_batch_sequences=16, exchange__chunks=1)
+                                       train__batch_sequences=16, train__micro_batch_sequences=16, exchange__chunks=1,
+                                       replan__when="auto", replan__every=SOON)
         slow = DutyCycle(program_processes(job.mark)[1])
         self.addCleanup(slow.stop)
         begun = self.steps(run)
         self.wait_for_steps(job, run, begun + ENOUGH, SENTENCE.search)
+        plans = run.path / "plans.jsonl"  # which know of it, too
+        self.wait_for_steps(job, run, begun + 2 * ENOUGH, lambda _: '"slow_ranks":[1]' in plans.read_text())
+        self.assertIn('"slow_ranks":[1]', plans.read_text())
         slow.stop()
         named = self.named_between(job, 0, begun + ENOUGH)
         self.assertEqual([one[1:] for one in named], [("rank", 1)], job.output())

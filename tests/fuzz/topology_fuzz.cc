@@ -19,7 +19,8 @@ TEST(Fuzz, Topology) {
       "nodes = 4\nranks_per_node = 8\nmemory_gib = 40\ntflops = 312\n\n"
       "[intra]\nbandwidth_gb_s = 300\nlatency_us = 5\n\n"
       "[inter]\nbandwidth_gb_s = 25.5\nlatency_us = 12\n",
-      "node_sizes = [8, 8, 4]\ninter = {bandwidth_gb_s = 1e2}\n", "nodes = 0x10\n"};
+      "node_sizes = [8, 8, 4]\ninter = {bandwidth_gb_s = 1e2}\n", "nodes = 0x10\n",
+      "nodes = 2\nranks_per_node = 2\nrank_speeds = [1, 0.5, 1, 1]\ncard_speeds = [1, 1e-2]\n"};
   const std::vector<std::string> words = {"nodes = ",
                                           "node_sizes = [",
                                           "ranks_per_node",
@@ -48,6 +49,8 @@ TEST(Fuzz, Topology) {
                                           "{a={a={a={a=",
                                           "memory_gib = 1e300\n",
                                           "tflops = 1e300\n",
+                                          "rank_speeds = [",
+                                          "card_speeds = [",
                                           "[4, 4]"};
   fuzz(Mutator(seeds, words), [](const std::string& input) {
     MemoryFiles files;
@@ -59,6 +62,9 @@ TEST(Fuzz, Topology) {
     expect_usable(cluster.inter);
     EXPECT_TRUE(std::isfinite(cluster.memory_bytes) && cluster.memory_bytes >= 0);
     EXPECT_TRUE(std::isfinite(cluster.flops) && cluster.flops > 0);
+    for (const double share : load_shares(cluster)) {
+      EXPECT_TRUE(std::isfinite(share) && share > 0);
+    }
   });
 }
 

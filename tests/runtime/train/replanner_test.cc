@@ -9,6 +9,7 @@
 
 #include "comm/collectives.h"
 #include "comm/local_transport.h"
+#include "runtime/train/slowed_cluster.h"
 #include "tests/support/tiny_training.h"
 
 namespace cartesian::test {
@@ -41,10 +42,10 @@ struct Outcome {
 };
 
 /// Trains, hearing of every plan one step after its window's end. `request_at`: before this step's
-/// after_step(), or -1.
+/// after_step(), or -1. `slow_from` likewise: from then on `slow` are stragglers.
 Outcome run(const TrainingSetup& setup, const ReplanConfig& config,
-            const std::function<Cluster(const Topology&)>& cluster_of,
-            std::int64_t request_at = -1) {
+            const std::function<Cluster(const Topology&)>& cluster_of, std::int64_t request_at = -1,
+            std::int64_t slow_from = -1, const std::vector<Straggler>& slow = {}) {
   const SyntheticData data(setup.model.vocab_size, 1000, setup.train.sequence_length, 1);
   Outcome outcome;
   std::mutex mutex;  // guards outcome
@@ -61,6 +62,9 @@ Outcome run(const TrainingSetup& setup, const ReplanConfig& config,
       }
       if (step == request_at) {
         replanner.request();
+      }
+      if (step == slow_from) {
+        replanner.set_stragglers(slow);
       }
       const ReplanNews news = replanner.after_step(step + 1, planning);
       if (rank.transport().rank() == 0) {
@@ -144,6 +148,57 @@ TEST(ReplannerTest, AutoLeavesAloneWhatIsAsGoodAsPromised) {
   EXPECT_TRUE(std::ranges::count(automatic, "not needed") > 0) << testing::PrintToString(automatic);
   const std::vector<std::string> every = outcomes_with("every");
   EXPECT_EQ(std::ranges::count(every, "not needed"), 0);
+}
+
+TEST(ReplannerTest, AutoPlansAnewForStragglers) {
+  TrainingSetup setup = on_two_nodes();
+  setup.train.learning_rate = 0;  // what tokens choose stays the same
+  setup.train.min_learning_rate = 0;
+  setup.train.steps = 60;
+  const Outcome outcome = run(setup,
+                              {.when = "auto",
+                               .every = 10,
+                               .bytes_per_step = 1 << 20,
+                               .horizon_steps = 1'000'000,
+                               .time_budget_s = 0.05,
+                               .topology = {}},
+                              [](const Topology& topology) {
+                                Cluster cluster = slow_links(topology);
+                                cluster.inter.bytes_per_s = 1e12;  // computing is what takes time
+                                cluster.flops = 1e3;
+                                return cluster;
+                              },
+                              /*request_at=*/-1, /*slow_from=*/35,
+                              {{.kind = Straggler::Kind::rank, .number = 1, .factor = 4}});
+  std::vector<nlohmann::ordered_json> plans;
+  for (const ReplanNews& news : outcome.news) {
+    if (news.record.contains("plan")) {
+      plans.push_back(news.record);
+    }
+  }
+  const auto aware =
+      std::ranges::find_if(plans, [](const auto& plan) { return plan.contains("slow_ranks"); });
+  ASSERT_NE(aware, plans.end()) << testing::PrintToString(outcomes(outcome));
+  EXPECT_EQ((*aware)["slow_ranks"], nlohmann::ordered_json::array({1}));
+  EXPECT_EQ((*aware)["plan"], "adopted");
+  EXPECT_GT((*aware)["plan_imbalance_after"],
+            (*aware)["plan_imbalance_before"]);  // rank 1 has less
+  EXPECT_GE((*aware)["step"].get<std::int64_t>(), 36);
+}
+
+TEST(SlowedClusterTest, StragglersAreSlowerByTheirFactorsUpToEight) {
+  Cluster cluster = uniform_cluster(2, 2);
+  cluster.card_speeds = {1, 0.5};
+  const Cluster slow =
+      slowed(cluster, std::vector<Straggler>{
+                          {.kind = Straggler::Kind::rank, .number = 3, .factor = 2},
+                          {.kind = Straggler::Kind::link, .number = 1, .factor = 4},
+                          {.kind = Straggler::Kind::link, .number = 0, .factor = 99},
+                      });
+  EXPECT_EQ(slow.rank_speeds, (std::vector<double>{1, 1, 1, 0.5}));
+  EXPECT_EQ(slow.card_speeds, (std::vector<double>{0.125, 0.125}));
+  EXPECT_EQ(slowed(cluster, {}).card_speeds, cluster.card_speeds);
+  EXPECT_TRUE(slowed(cluster, {}).rank_speeds.empty());
 }
 
 TEST(ReplannerTest, AutoPlansAnewWhenTokensChooseOtherExperts) {

@@ -19,7 +19,7 @@ class TraceRecorderTest : public testing::Test {
     RoutingTrace result;
     with_ranks(setup, [&](ModelRank& rank) {
       rank.context().mask = mask;
-      TraceRecorder recorder(rank, kWindows * kLength);
+      TraceRecorder recorder(rank);
       evaluate(rank, data_.windows(), kWindows);
       RoutingTrace trace = recorder.gather();
       if (rank.transport().rank() == 0) {
