@@ -109,7 +109,7 @@ class ClusterReader {
       return unless_given;
     }
     const auto value = node->value<double>();
-    if (!node->is_number() || !(*value >= least) || *value > kHuge) {
+    if (!node->is_number() || !value || !(*value >= least) || *value > kHuge) {
       fail(fmt::format("{} must be a number {}, and at most {}", key,
                        least > 0 ? "above 0" : "of at least 0", kHuge));
     }
@@ -124,7 +124,7 @@ class ClusterReader {
     std::vector<double> result;
     if (const toml::array* array = node->as_array()) {
       for (const toml::node& speed : *array) {
-        result.push_back(speed.is_number() ? *speed.value<double>() : 0);
+        result.push_back(speed.is_number() ? speed.value<double>().value_or(0) : 0);
       }
     }
     if (result.size() != static_cast<std::size_t>(units) ||
@@ -161,6 +161,17 @@ double Cluster::rank_flops(int rank) const {
 
 double Cluster::card_bytes_per_s(int node) const {
   return card_speeds.empty() ? inter.bytes_per_s : inter.bytes_per_s * card_speeds[as_index(node)];
+}
+
+double Cluster::cards_s(std::span<const double> bytes) const {
+  if (card_speeds.empty()) {
+    return *std::ranges::max_element(bytes) / inter.bytes_per_s;
+  }
+  double most = 0;
+  for (std::size_t node = 0; node < bytes.size(); ++node) {
+    most = std::max(most, bytes[node] / card_bytes_per_s(static_cast<int>(node)));
+  }
+  return most;
 }
 
 std::vector<double> load_shares(const Cluster& cluster) {

@@ -2,6 +2,7 @@
 // Cluster: the machines that a placement is planned for: which ranks share a node, how fast ranks
 // and nodes talk, how much memory and arithmetic a rank has. Immutable, thread-safe.
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ struct Cluster {
 
   double rank_flops(int rank) const;
   double card_bytes_per_s(int node) const;
+  /// Until the last card is done with `bytes`, [nodes], without latency.
+  double cards_s(std::span<const double> bytes) const;
 };
 
 /// [ranks] what of all choices each should serve, over the mean of the ranks: in proportion to its

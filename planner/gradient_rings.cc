@@ -31,8 +31,8 @@ GradientTraffic count_gradients(const Placement& placement, const Cluster& clust
                                 double expert_bytes) {
   const Topology& topology = cluster.topology;
   GradientTraffic traffic;
-  std::vector<double> out_s(as_index(topology.nodes()));
-  std::vector<double> in_s(as_index(topology.nodes()));
+  std::vector<double> out(as_index(topology.nodes()));
+  std::vector<double> in(as_index(topology.nodes()));
   std::vector<double> inside(as_index(topology.ranks()));
   double latency = 0;
   for (const GradientRing& ring : gradient_rings(placement)) {
@@ -48,17 +48,16 @@ GradientTraffic count_gradients(const Placement& placement, const Cluster& clust
       } else {
         leaves = true;
         traffic.inter_bytes += bytes;
-        out_s[as_index(topology.node(from))] +=
-            bytes / cluster.card_bytes_per_s(topology.node(from));
-        in_s[as_index(topology.node(to))] += bytes / cluster.card_bytes_per_s(topology.node(to));
+        out[as_index(topology.node(from))] += bytes;
+        in[as_index(topology.node(to))] += bytes;
       }
     }
     const LinkClass& link = leaves ? cluster.inter : cluster.intra;
     latency = std::max(latency, 2 * (size - 1) * link.latency_s);
   }
-  const auto largest = [](const std::vector<double>& of) { return *std::ranges::max_element(of); };
-  traffic.seconds = latency + std::max({largest(out_s), largest(in_s),
-                                        largest(inside) / cluster.intra.bytes_per_s});
+  traffic.seconds =
+      latency + std::max({cluster.cards_s(out), cluster.cards_s(in),
+                          *std::ranges::max_element(inside) / cluster.intra.bytes_per_s});
   return traffic;
 }
 

@@ -25,8 +25,6 @@ double aimed_load(const PlanOptions& options, double balanced) {
   return load * (1 + kRounding);
 }
 
-double over(double load, double total) { return total > 0 ? load / total : 0; }
-
 /// Of two lists the one whose largest is less.
 std::vector<double> less_of(std::vector<double> a, std::vector<double> b) {
   return std::ranges::max(a) <= std::ranges::max(b) ? std::move(a) : std::move(b);
@@ -51,7 +49,10 @@ LayerLimits::LayerLimits(const LayerTrace& layer, const Topology& topology,
   const std::vector<double>& of_nodes = together_.shares;
   const Nodes by_group = balanced_assignment(loads_, groups_, together_.slots, of_nodes);
   const Nodes together = balanced_start(loads_, together_);
-  ranks_.load = aimed_rank_load(all, by_group, together) * total_.both() / topology_.ranks();
+  ranks_.loads = aimed_rank_loads(all, by_group, together);
+  for (double& load : ranks_.loads) {
+    load = load * total_.both() / topology_.ranks();
+  }
   const Worst load =
       aimed_loads(less_of(worst_nodes(node_loads(by_group)), worst_nodes(node_loads(together))));
   // Slots to spare, shared out between the groups, may leave one of them few on some nodes.
@@ -64,44 +65,65 @@ LayerLimits::LayerLimits(const LayerTrace& layer, const Topology& topology,
   by_group_ = limits_of(load, aimed_loads(group));
 }
 
-/// Over the mean.
-double LayerLimits::aimed_rank_load(const CoActivation& all, const Nodes& by_group,
-                                    const Nodes& together) const {
-  const auto worst_rank = [&](const Nodes& nodes) {
-    const auto most = most_loaded_ranks(all, nodes, ranks_);
-    return total_.both() > 0 ? *std::ranges::max_element(most) * topology_.ranks() / total_.both()
-                             : 1;
+/// Of a rank: on nodes with ranks of the same shares, as balancing reaches there.
+LayerLimits::Worst LayerLimits::aimed_rank_loads(const CoActivation& all, const Nodes& by_group,
+                                                 const Nodes& together) const {
+  const auto worst_ranks = [&](const Nodes& nodes) {
+    const std::vector<double> most = most_loaded_ranks(all, nodes, ranks_);
+    std::map<std::vector<double>, double> worst_of;
+    const auto worst_like = [&](std::size_t node) -> double& {
+      const auto shares = ranks_.shares_on(node);
+      return worst_of.try_emplace(std::vector<double>(shares.begin(), shares.end()), 0)
+          .first->second;
+    };
+    for (std::size_t node = 0; node < most.size(); ++node) {
+      double& worst = worst_like(node);
+      worst =
+          std::max(worst, total_.both() > 0 ? most[node] * topology_.ranks() / total_.both() : 1);
+    }
+    Worst worst;
+    for (std::size_t node = 0; node < most.size(); ++node) {
+      worst.push_back(worst_like(node));
+    }
+    return worst;
   };
-  return aimed_load(options_, std::min(worst_rank(by_group), worst_rank(together)));
+  return aimed_loads(less_of(worst_ranks(by_group), worst_ranks(together)));
+}
+
+/// `share`: in ranks.
+double LayerLimits::over_mean(double load, double total, double share) const {
+  return total > 0 ? load * topology_.ranks() / share / total : 0;
 }
 
 /// By both groups.
 LayerLimits::Worst LayerLimits::worst_nodes(const std::vector<Loads>& loads) const {
-  return worst_of(loads, [&](const Loads& node) { return over(node.both(), total_.both()); });
+  return worst_of(loads, [&](const Loads& node, double share) {
+    return over_mean(node.both(), total_.both(), share);
+  });
 }
 
 /// By A or B alone.
 LayerLimits::Worst LayerLimits::worst_of_group(const std::vector<Loads>& loads) const {
-  return worst_of(loads, [&](const Loads& node) {
+  return worst_of(loads, [&](const Loads& node, double share) {
     double worst = 0;
     for (std::size_t group = 0; group < as_index(groups_); ++group) {
-      worst = std::max(worst, over(node.of_group.at(group), total_.of_group.at(group)));
+      worst = std::max(worst, over_mean(node.of_group.at(group), total_.of_group.at(group), share));
     }
     return worst;
   });
 }
 
 /// Slow ranks that must hold more than their share are no reason why others should.
-template <class Share>
+template <class LoadOf>
 LayerLimits::Worst LayerLimits::worst_of(const std::vector<Loads>& loads,
-                                         const Share& share_of) const {
+                                         const LoadOf& load_of) const {
   std::map<double, double> worst_of;  // by the share of a rank
   const auto worst_like = [&](std::size_t node) -> double& {
     return worst_of.try_emplace(ranks_.share_of(node) / ranks_.ranks[node], 1).first->second;
   };
   for (std::size_t node = 0; node < loads.size(); ++node) {
     double& worst = worst_like(node);
-    worst = std::max(worst, share_of(loads[node]) * topology_.ranks() / ranks_.share_of(node));
+    worst = std::max(worst, load_of(loads[node], ranks_.share_of(node)));
   }
   Worst worst;
   for (std::size_t node = 0; node < loads.size(); ++node) {
@@ -190,8 +212,13 @@ bool LayerLimits::allow(const ExpertRanks& ranks) const {
       return false;
     }
   }
-  return std::ranges::max(size) <= ranks_.slots &&
-         std::ranges::max(load) <= std::max(cap, ranks_.load);
+  for (std::size_t rank = 0; rank < load.size(); ++rank) {
+    const auto node = as_index(topology_.node(static_cast<int>(rank)));
+    if (size[rank] > ranks_.slots || load[rank] > std::max(cap, ranks_.load_on(node))) {
+      return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace cartesian

@@ -38,11 +38,12 @@ class LayerLimits {
   using Worst = std::vector<double>;
 
   std::vector<Loads> node_loads(const Nodes& nodes) const;
-  template <class Share>
-  Worst worst_of(const std::vector<Loads>& loads, const Share& share_of) const;
+  double over_mean(double load, double total, double share) const;
+  template <class LoadOf>
+  Worst worst_of(const std::vector<Loads>& loads, const LoadOf& load_of) const;
   Worst worst_nodes(const std::vector<Loads>& loads) const;
   Worst worst_of_group(const std::vector<Loads>& loads) const;
-  double aimed_rank_load(const CoActivation& all, const Nodes& by_group,
+  Worst aimed_rank_loads(const CoActivation& all, const Nodes& by_group,
                          const Nodes& together) const;
   Worst aimed_loads(const Worst& balanced) const;
   NodeLimits limits_of(const Worst& load, const std::optional<Worst>& group) const;

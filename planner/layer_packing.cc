@@ -73,8 +73,8 @@ ExpertRanks pack_layer(const NodeSlots& slots, const Topology& topology, const R
                                  .slots = limits.slots,
                                  .shares = limits.shares_on(node),
                                  .was = was,
-                                 .enough = running != nullptr ? limits.load : 0,
-                                 .limit = limits.load});
+                                 .enough = running != nullptr ? limits.load_on(node) : 0,
+                                 .limit = limits.load_on(node)});
     for (std::size_t i = 0; i < slots[node].size(); ++i) {
       if (packed.rank_of[i] >= 0) {
         ranks[as_index(slots[node][i].expert)].push_back(on_node[as_index(packed.rank_of[i])]);

@@ -35,8 +35,8 @@ Migration plan_migration(const Placement& from, const Placement& to, const Clust
   const Topology& topology = cluster.topology;
   const PlacementShape& shape = to.shape();
   Migration migration;
-  std::vector<double> out_s(as_index(topology.nodes()));
-  std::vector<double> in_s(as_index(topology.nodes()));
+  std::vector<double> out(as_index(topology.nodes()));
+  std::vector<double> in(as_index(topology.nodes()));
   std::vector<double> given(as_index(topology.ranks()));  // inside nodes
   std::vector<double> taken(as_index(topology.ranks()));
   for (int layer = 0; layer < shape.layers; ++layer) {
@@ -58,17 +58,15 @@ Migration plan_migration(const Placement& from, const Placement& to, const Clust
             taken[as_index(rank)] += expert_bytes;
           } else {
             migration.inter_bytes += expert_bytes;
-            const int from_node = topology.node(source);
-            const int to_node = topology.node(rank);
-            out_s[as_index(from_node)] += expert_bytes / cluster.card_bytes_per_s(from_node);
-            in_s[as_index(to_node)] += expert_bytes / cluster.card_bytes_per_s(to_node);
+            out[as_index(topology.node(source))] += expert_bytes;
+            in[as_index(topology.node(rank))] += expert_bytes;
           }
         }
       }
     }
   }
   migration.seconds =
-      std::max({largest(out_s), largest(in_s),
+      std::max({cluster.cards_s(out), cluster.cards_s(in),
                 std::max(largest(given), largest(taken)) / cluster.intra.bytes_per_s});
   return migration;
 }

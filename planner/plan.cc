@@ -110,11 +110,12 @@ double worth_of_moving(const RoutingTrace& trace, const PlanOptions& options) {
 }
 
 /// Of a step, that a copy of one of the trace's tokens takes, forward and backward, on cards that
-/// have all as many.
+/// have all as many: until the slowest of them is done.
 double copy_seconds(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options) {
   const RowSizes sizes = row_sizes(trace);
-  return 2 * sizes.hidden * sizes.element_bytes / cluster.inter.bytes_per_s /
-         cluster.topology.nodes() * step_scale(trace, options);
+  const std::vector<double> bytes(as_index(cluster.topology.nodes()),
+                                  2 * sizes.hidden * sizes.element_bytes);
+  return cluster.cards_s(bytes) / cluster.topology.nodes() * step_scale(trace, options);
 }
 
 /// The running placement's ranks of one layer.

@@ -35,8 +35,8 @@ double most_loaded(std::span<const Slot> slots, int node, const RankLimits& limi
                             .slots = limits.slots,
                             .shares = limits.shares_on(as_index(node)),
                             .was = {},
-                            .enough = limits.load,
-                            .limit = limits.load})
+                            .enough = limits.load_on(as_index(node)),
+                            .limit = limits.load_on(as_index(node))})
       .most_load;
 }
 
@@ -86,9 +86,13 @@ void repair_ranks(Partition& partition, const NodeLimits& nodes, const RankLimit
   const CoActivation& all = partition.all();
   std::vector<double> most = most_loaded_ranks(all, partition.assignment(), ranks);
   while (tries > 0) {
-    const auto worst = std::ranges::max_element(most);
-    const auto node = static_cast<int>(worst - most.begin());
-    if (*worst <= ranks.load) {
+    std::vector<double> over = most;
+    for (std::size_t i = 0; i < over.size(); ++i) {
+      over[i] -= ranks.load_on(i);
+    }
+    const auto node = static_cast<int>(std::ranges::max_element(over) - over.begin());
+    const double worst = most[as_index(node)];
+    if (worst <= ranks.load_on(as_index(node))) {
       return;
     }
     bool found = false;
@@ -102,7 +106,8 @@ void repair_ranks(Partition& partition, const NodeLimits& nodes, const RankLimit
       *std::ranges::find(slots[as_index(other)], swap.b, &Slot::expert) = slot_of(all, swap.a);
       const double here = most_loaded(slots[as_index(node)], node, ranks);
       const double there = most_loaded(slots[as_index(other)], other, ranks);
-      if (here < *worst && (there <= most[as_index(other)] || there <= ranks.load)) {
+      if (here < worst &&
+          (there <= most[as_index(other)] || there <= ranks.load_on(as_index(other)))) {
         partition.move(swap.a, other);
         partition.move(swap.b, node);
         most[as_index(node)] = here;

@@ -10,12 +10,14 @@
 namespace cartesian {
 
 struct RankLimits {
-  std::vector<int> ranks;  ///< [nodes]
-  int slots = 1;           ///< of a rank
-  double load = 0;         ///< of a rank, in choices of tokens, for its share
+  std::vector<int> ranks;          ///< [nodes]
+  int slots = 1;                   ///< of a rank
+  double load = 0;                 ///< of a rank, in choices of tokens, for its share
+  std::vector<double> loads = {};  ///< [nodes] the same where ranks' shares differ; empty: `load`
   /// [nodes][ranks of it] of the load, over the mean rank's; empty: 1 each.
   std::vector<std::vector<double>> shares = {};
 
+  double load_on(std::size_t node) const { return loads.empty() ? load : loads[node]; }
   std::span<const double> shares_on(std::size_t node) const;
   /// Of all its ranks together.
   double share_of(std::size_t node) const;

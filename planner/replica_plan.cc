@@ -45,12 +45,17 @@ std::optional<std::vector<NodeSet>> cloned(const NodeLimits& limits, const CoAct
       return std::nullopt;
     }
     // The group serves its own tokens only: its share of the load that it may have of all.
+    const auto share_of = [&](std::size_t from, std::size_t to) {
+      const std::vector<double>& shares = limits.shares;
+      return shares.empty() ? static_cast<double>(to - from)
+                            : std::reduce(shares.begin() + static_cast<std::ptrdiff_t>(from),
+                                          shares.begin() + static_cast<std::ptrdiff_t>(to));
+    };
     for (std::size_t node = first; node < last; ++node) {
       if (!limits.shares.empty()) {
         group.shares.push_back(limits.shares[node]);
       }
-      group.load.push_back(limits.load[node] * static_cast<double>(nodes) /
-                           static_cast<double>(last - first));
+      group.load.push_back(limits.load[node] * share_of(0, nodes) / share_of(first, last));
     }
     std::int64_t one_descent = 0;
     const std::vector<int> within =

@@ -108,7 +108,8 @@ struct Replanner::Planning {
     const PlacementCosts now = evaluate_placement(trace, cluster, running, options);
     if (promised) {
       if (now.of(options.flow) <= kWorse * promised->of(options.flow) &&
-          now.rank_imbalance <= kWorse * promised->rank_imbalance) {
+          now.rank_imbalance <= kWorse * promised->rank_imbalance &&
+          now.time.total() <= kWorse * promised->time.total()) {
         return ReplanOutcome::not_needed;
       }
     }
@@ -124,8 +125,9 @@ struct Replanner::Planning {
   ReplanOutcome outcome = ReplanOutcome::failed;
   std::string failure;
   std::optional<Replan> replan;
-  PlacementCosts promise;          ///< of the placement that is in force then
-  std::atomic<bool> done = false;  ///< until then all of this is the thread's
+  std::vector<Straggler> stragglers;  ///< that `cluster` is slowed by
+  PlacementCosts promise;             ///< of the placement that is in force then
+  std::atomic<bool> done = false;     ///< until then all of this is the thread's
   std::thread thread;
 };
 
@@ -194,8 +196,8 @@ void Replanner::begin_planning(bool asked) {
                             .horizon_steps = static_cast<double>(horizon_steps_)};
   thread_ = std::make_unique<Planning>(std::move(trace), slowed(cluster_, stragglers_),
                                        rank_.placement(), options);
+  thread_->stragglers = stragglers_;
   const bool same_stragglers = same(stragglers_, planned_for_);
-  planned_for_ = stragglers_;
   std::optional<PlacementCosts> promised;
   if (when_ == "auto" && !asked && same_stragglers && promised_) {
     promised = *promised_;
@@ -262,6 +264,7 @@ ReplanNews Replanner::tell(std::int64_t step, const Planning& planning) {
   if (planning.replan) {
     const Replan& replan = *planning.replan;
     promised_ = std::make_unique<PlacementCosts>(planning.promise);
+    planned_for_ = planning.stragglers;
     news.record["plan_copies_before"] = replan.before.of(flow);
     news.record["plan_copies_after"] = replan.after.of(flow);
     news.record["plan_imbalance_before"] = replan.before.rank_imbalance;

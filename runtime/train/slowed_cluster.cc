@@ -19,7 +19,8 @@ Cluster slowed(Cluster cluster, std::span<const Straggler> stragglers) {
     if (speeds.empty()) {
       speeds.assign(as_index(is_rank ? cluster.topology.ranks() : cluster.topology.nodes()), 1);
     }
-    speeds[as_index(slow.number)] *= std::clamp(1 / slow.factor, kSlowest, 1.0);
+    double& speed = speeds[as_index(slow.number)];
+    speed = std::min(speed, std::clamp(1 / slow.factor, kSlowest, 1.0));
   }
   return cluster;
 }

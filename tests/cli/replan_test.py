@@ -28,6 +28,7 @@ class Replan(CliTest):
         settings = dict(train__steps=1_000_000, train__learning_rate=1e-5, train__min_learning_rate=1e-5, valid__every=0, model__num_experts=8,
                         parallel__node_sizes=[2, 2], exchange__flow="pivot", replan__when="every", replan__every=5,
                         replan__bytes_per_step=60_000, replan__horizon_steps=1_000_000, replan__time_budget_s=0.01,
+                        replan__load_cap=2,  # so that there is always a plan with fewer copies than where experts are
                         replan__topology=str(cls.topology), scheduler__enabled=True)
         return cls.config(**dict(settings, **changes))
 

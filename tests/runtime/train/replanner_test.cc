@@ -196,7 +196,7 @@ TEST(SlowedClusterTest, StragglersAreSlowerByTheirFactorsUpToEight) {
                           {.kind = Straggler::Kind::link, .number = 0, .factor = 99},
                       });
   EXPECT_EQ(slow.rank_speeds, (std::vector<double>{1, 1, 1, 0.5}));
-  EXPECT_EQ(slow.card_speeds, (std::vector<double>{0.125, 0.125}));
+  EXPECT_EQ(slow.card_speeds, (std::vector<double>{0.125, 0.25}));
   EXPECT_EQ(slowed(cluster, {}).card_speeds, cluster.card_speeds);
   EXPECT_TRUE(slowed(cluster, {}).rank_speeds.empty());
 }
