@@ -25,6 +25,24 @@ double aimed_load(const PlanOptions& options, double balanced) {
   return load * (1 + kRounding);
 }
 
+/// [nodes] the largest of the nodes whose ranks have the same shares: slow ranks that must serve
+/// more than theirs are no reason why others should.
+std::vector<double> largest_alike(const std::vector<double>& of_nodes, const RankLimits& ranks) {
+  std::map<std::vector<double>, double> largest;
+  const auto like = [&](std::size_t node) -> double& {
+    const auto shares = ranks.shares_on(node);
+    return largest.try_emplace({shares.begin(), shares.end()}, 0).first->second;
+  };
+  for (std::size_t node = 0; node < of_nodes.size(); ++node) {
+    like(node) = std::max(like(node), of_nodes[node]);
+  }
+  std::vector<double> result;
+  for (std::size_t node = 0; node < of_nodes.size(); ++node) {
+    result.push_back(like(node));
+  }
+  return result;
+}
+
 /// Of two lists the one whose largest is less.
 std::vector<double> less_of(std::vector<double> a, std::vector<double> b) {
   return std::ranges::max(a) <= std::ranges::max(b) ? std::move(a) : std::move(b);
@@ -69,23 +87,11 @@ LayerLimits::LayerLimits(const LayerTrace& layer, const Topology& topology,
 LayerLimits::Worst LayerLimits::aimed_rank_loads(const CoActivation& all, const Nodes& by_group,
                                                  const Nodes& together) const {
   const auto worst_ranks = [&](const Nodes& nodes) {
-    const std::vector<double> most = most_loaded_ranks(all, nodes, ranks_);
-    std::map<std::vector<double>, double> worst_of;
-    const auto worst_like = [&](std::size_t node) -> double& {
-      const auto shares = ranks_.shares_on(node);
-      return worst_of.try_emplace(std::vector<double>(shares.begin(), shares.end()), 0)
-          .first->second;
-    };
-    for (std::size_t node = 0; node < most.size(); ++node) {
-      double& worst = worst_like(node);
-      worst =
-          std::max(worst, total_.both() > 0 ? most[node] * topology_.ranks() / total_.both() : 1);
+    std::vector<double> most = most_loaded_ranks(all, nodes, ranks_);
+    for (double& load : most) {
+      load = total_.both() > 0 ? load * topology_.ranks() / total_.both() : 1;
     }
-    Worst worst;
-    for (std::size_t node = 0; node < most.size(); ++node) {
-      worst.push_back(worst_like(node));
-    }
-    return worst;
+    return largest_alike(most, ranks_);
   };
   return aimed_loads(less_of(worst_ranks(by_group), worst_ranks(together)));
 }
@@ -113,23 +119,14 @@ LayerLimits::Worst LayerLimits::worst_of_group(const std::vector<Loads>& loads) 
   });
 }
 
-/// Slow ranks that must hold more than their share are no reason why others should.
 template <class LoadOf>
 LayerLimits::Worst LayerLimits::worst_of(const std::vector<Loads>& loads,
                                          const LoadOf& load_of) const {
-  std::map<double, double> worst_of;  // by the share of a rank
-  const auto worst_like = [&](std::size_t node) -> double& {
-    return worst_of.try_emplace(ranks_.share_of(node) / ranks_.ranks[node], 1).first->second;
-  };
-  for (std::size_t node = 0; node < loads.size(); ++node) {
-    double& worst = worst_like(node);
-    worst = std::max(worst, load_of(loads[node], ranks_.share_of(node)));
-  }
   Worst worst;
   for (std::size_t node = 0; node < loads.size(); ++node) {
-    worst.push_back(worst_like(node));
+    worst.push_back(std::max(1.0, load_of(loads[node], ranks_.share_of(node))));
   }
-  return worst;
+  return largest_alike(worst, ranks_);
 }
 
 LayerLimits::Worst LayerLimits::aimed_loads(const Worst& balanced) const {

@@ -33,7 +33,7 @@ class LayerLimits {
 
  private:
   using Nodes = std::vector<int>;  // [experts]
-  /// [nodes] of all nodes whose ranks have the same share, the largest load, over the mean of its
+  /// [nodes] of all nodes whose ranks have the same shares, the largest load, over the mean of its
   /// share; at least 1.
   using Worst = std::vector<double>;
 
