@@ -145,7 +145,7 @@ def report_windows(records):
     for record in records:
         if "plan" in record:
             told = ", ".join(f"{what} {record[f'plan_{what}_before']:.3f} to {record[f'plan_{what}_after']:.3f}"
-                             for what in ("copies", "imbalance") if f"plan_{what}_before" in record)
+                             for what in ("copies", "imbalance", "step_s") if f"plan_{what}_before" in record)
             print(f"step {record['step']}: {record['plan']}{': ' + told if told else ''}")
 
 

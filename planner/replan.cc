@@ -46,7 +46,7 @@ Replan replan_placement(const RoutingTrace& trace, const Cluster& cluster,
   const bool moves = differs && (must || pays);
   return {.placement = moves ? std::move(planned) : std::move(running),
           .before = before,
-          .after = moves ? after : before,
+          .planned = after,
           .migration = migration,
           .steps = steps,
           .must = must,

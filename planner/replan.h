@@ -7,13 +7,15 @@
 namespace cartesian {
 
 struct Replan {
-  Placement placement;    ///< the running one, if moving does not pay
-  PlacementCosts before;  ///< of the running placement
-  PlacementCosts after;   ///< of `placement`
-  Migration migration;    ///< of what was planned, whether it pays or not
-  double steps = 0;       ///< in which that pays back; infinite if it does not save time
-  bool must = false;      ///< the running placement has more on a rank than its slots
-  bool moves = false;     ///< `placement` is another than the running one
+  Placement placement;     ///< the running one, if moving does not pay
+  PlacementCosts before;   ///< of the running placement
+  PlacementCosts planned;  ///< of what was planned, whether it pays or not
+  Migration migration;     ///< likewise
+  double steps = 0;        ///< in which that pays back; infinite if it does not save time
+  bool must = false;       ///< the running placement has more on a rank than its slots
+  bool moves = false;      ///< `placement` is what was planned, and another than the running one
+
+  const PlacementCosts& after() const { return moves ? planned : before; }  ///< of `placement`
 };
 
 /// plan_placement() from options.running, which must be set. It moves, if only by dropping

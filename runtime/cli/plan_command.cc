@@ -65,7 +65,7 @@ struct Planned {
 Planned plan_for(const RoutingTrace& trace, const Cluster& cluster, const PlanOptions& options) {
   if (options.running != nullptr) {
     Replan replan = replan_placement(trace, cluster, options);
-    return {replan.placement, replan.after, replan};
+    return {replan.placement, replan.after(), replan};
   }
   Placement placement = plan_placement(trace, cluster, options);
   const PlacementCosts costs = evaluate_placement(trace, cluster, placement, options);

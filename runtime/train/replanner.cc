@@ -77,11 +77,22 @@ std::string_view name_of(ReplanOutcome outcome) {
 std::string describe_adopted(std::int64_t step, const Replan& replan, Flow flow,
                              std::size_t portions) {
   const double before = replan.before.of(flow);
-  const double fewer = before > 0 ? 100 * (1 - replan.after.of(flow) / before) : 0;
+  const double fewer = before > 0 ? 100 * (1 - replan.planned.of(flow) / before) : 0;
   return fmt::format("step {}: a plan with {:.0f}% fewer copies, {:.1f} MiB to move in {} step{}",
                      step, fewer,
                      (replan.migration.inter_bytes + replan.migration.intra_bytes) / kMiB, portions,
                      portions == 1 ? "" : "s");
+}
+
+/// Of what was planned, whether it is adopted or not.
+void record_plan(const Replan& replan, Flow flow, nlohmann::ordered_json& record) {
+  record["plan_copies_before"] = replan.before.of(flow);
+  record["plan_copies_after"] = replan.planned.of(flow);
+  record["plan_imbalance_before"] = replan.before.rank_imbalance;
+  record["plan_imbalance_after"] = replan.planned.rank_imbalance;
+  record["plan_step_s_before"] = replan.before.time.total();
+  record["plan_step_s_after"] = replan.planned.time.total();
+  record["plan_moving_s"] = replan.migration.seconds;
 }
 
 }  // namespace
@@ -114,7 +125,7 @@ struct Replanner::Planning {
       }
     }
     replan.emplace(replan_placement(trace, cluster, options));
-    promise = replan->moves ? replan->after : now;
+    promise = replan->moves ? replan->planned : now;
     return replan->moves ? ReplanOutcome::adopted : ReplanOutcome::rejected;
   }
 
@@ -265,10 +276,7 @@ ReplanNews Replanner::tell(std::int64_t step, const Planning& planning) {
     const Replan& replan = *planning.replan;
     promised_ = std::make_unique<PlacementCosts>(planning.promise);
     planned_for_ = planning.stragglers;
-    news.record["plan_copies_before"] = replan.before.of(flow);
-    news.record["plan_copies_after"] = replan.after.of(flow);
-    news.record["plan_imbalance_before"] = replan.before.rank_imbalance;
-    news.record["plan_imbalance_after"] = replan.after.rank_imbalance;
+    record_plan(replan, flow, news.record);
     for (const Straggler& slow : planned_for_) {
       news.record[slow.kind == Straggler::Kind::rank ? "slow_ranks" : "slow_nodes"].push_back(
           slow.number);

@@ -257,7 +257,7 @@ TEST(ReplanEdges, ReplicasAreDroppedWhereTheStepGetsShorter) {
   EXPECT_TRUE(replan.moves);
   EXPECT_EQ(replan.migration.replicas, 0);
   EXPECT_GT(replan.migration.dropped, 0);
-  EXPECT_LT(replan.after.time.total(), replan.before.time.total());
+  EXPECT_LT(replan.after().time.total(), replan.before.time.total());
 }
 
 TEST(ReplanEdges, ThePlacementThatRunsIsNoMove) {

@@ -117,6 +117,38 @@ TEST(ReplannerTest, PlansAreAdoptedInPortionsAndTheLossIsTheSame) {
   expect_same_losses(replanned, off);
 }
 
+/// Nothing else tells later why a plan was not adopted.
+TEST(ReplannerTest, RecordsOfPlansSayWhetherMovingPays) {
+  constexpr int kHorizon = 1'000'000;
+  TrainingSetup setup = on_two_nodes();
+  setup.train.steps = 40;
+  const Outcome outcome = run(setup,
+                              {.when = "every",
+                               .every = 4,
+                               .horizon_steps = kHorizon,
+                               .time_budget_s = 0.05,
+                               .topology = {}},
+                              slow_links);
+  int plans = 0;
+  for (const ReplanNews& news : outcome.news) {
+    if (!news.record.contains("plan")) {
+      continue;
+    }
+    ++plans;
+    const double saved = news.record["plan_step_s_before"].get<double>() -
+                         news.record["plan_step_s_after"].get<double>();
+    const double moving = news.record["plan_moving_s"];
+    EXPECT_GE(moving, 0);
+    if (news.record["plan"] == "adopted") {
+      EXPECT_GT(saved, 0) << news.record;
+      EXPECT_GE(saved * kHorizon, moving) << news.record;
+    } else {
+      EXPECT_LE(saved * kHorizon, moving) << news.record;
+    }
+  }
+  EXPECT_GT(plans, 0);
+}
+
 /// What became of each window.
 std::vector<std::string> outcomes(const Outcome& outcome) {
   std::vector<std::string> names;
