@@ -93,7 +93,8 @@ void JobMetrics::add(int rank, const StepReport& report) {
   own.last_s = report.step_s;
   own.compute_s += std::max(0.0, report.step_s - report.wait_s);
   const double flat =
-      placement_ ? flat_rows(*placement_, shape_.node_of_rank, rank, report.loads) : -1;
+      placement_ ? flat_rows(*placement_, shape_.node_of_rank, rank, report.loads, shape_.ways)
+                 : -1;
   window_.add(rank, report, flat);
   step_s_.observe(report.step_s);
   if (rank == 0) {

@@ -112,8 +112,7 @@ double colocation_rate(const Placement& placement, std::span<const int> node_of_
 }
 
 double flat_rows(const Placement& placement, std::span<const int> node_of_rank, int home,
-                 std::span<const float> loads) {
-  constexpr double kWays = 4;
+                 std::span<const float> loads, int ways) {
   const PlacementShape& shape = placement.shape();
   double choices = 0;
   std::size_t i = 0;
@@ -128,7 +127,7 @@ double flat_rows(const Placement& placement, std::span<const int> node_of_rank, 
       }
     }
   }
-  return kWays * choices;
+  return ways * choices;
 }
 
 }  // namespace cartesian

@@ -35,9 +35,9 @@ double colocation_rate(const Placement& placement, std::span<const int> node_of_
                        std::span<const double> pairs);
 
 /// Rows between nodes that a flat exchange would send for the choices of tokens whose home is
-/// `home`: 4 (out and back, forward and backward) for each whose expert has no replica on that
-/// rank's node. `loads`: [layers, groups, experts].
+/// `home`: JobShape::ways for each whose expert has no replica on that rank's node. `loads`:
+/// [layers, groups, experts].
 double flat_rows(const Placement& placement, std::span<const int> node_of_rank, int home,
-                 std::span<const float> loads);
+                 std::span<const float> loads, int ways);
 
 }  // namespace cartesian

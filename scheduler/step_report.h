@@ -18,6 +18,8 @@ struct JobShape {
   int groups = 0;                  ///< sub-layers of one of those
   int experts = 0;                 ///< of a sub-layer
   std::vector<std::string> phases;
+  int ways = 4;  ///< of a choice's row in a step: out and back, forward and backward
+                 ///< and, where backward does forward again, that
 
   std::size_t loads() const;           ///< layers * groups * experts
   std::size_t co_activations() const;  ///< layers * experts * experts

@@ -22,7 +22,7 @@ AgreedPlacement find_placement(Job& job, const Config& config, const Topology& t
     return make_placement(job.files, config.model, parallel, topology);
   };
   const Path left = Path(config.run.dir) / kPlacementFile;
-  if (!resume || config.replan.when == "off" || !job.files.exists(left)) {
+  if (!resume || !job.files.exists(left)) {
     return {.start = make(config.parallel), .note = {}};
   }
   ParallelConfig parallel = config.parallel;

@@ -70,8 +70,8 @@ bool wants_control_plane(const Config& config) {
   return config.scheduler.enabled || wants_metrics(config);
 }
 
-JobShape job_shape(const ModelConfig& model, const Topology& topology,
-                   std::vector<std::string> hosts) {
+JobShape job_shape(const Config& config, const Topology& topology, std::vector<std::string> hosts) {
+  const ModelConfig& model = config.model;
   JobShape shape{
       .ranks = topology.ranks(), .node_of_rank = {}, .hosts = std::move(hosts), .phases = {}};
   for (int rank = 0; rank < topology.ranks(); ++rank) {
@@ -85,6 +85,9 @@ JobShape job_shape(const ModelConfig& model, const Topology& topology,
   for (std::size_t i = 0; i < kPhases; ++i) {
     shape.phases.emplace_back(name_of(static_cast<Phase>(i)));
   }
+  constexpr int kForwardAndBackward = 4;
+  constexpr int kForwardTwice = 6;
+  shape.ways = config.train.recompute == "block" ? kForwardTwice : kForwardAndBackward;
   return shape;
 }
 
@@ -98,7 +101,7 @@ ControlPlane::ControlPlane(Job& job, const Config& config, const Place& place)
       sequences_of_rank(train.micro_batch_sequences, job.transport.rank(), job.transport.size());
   tokens_ =
       share.count * train.sequence_length * (train.batch_sequences / train.micro_batch_sequences);
-  shape_ = job_shape(config.model, place.topology,
+  shape_ = job_shape(config, place.topology,
                      all_gather(job.transport, job.transport.host(), {"control plane"}));
   counts_.emplace(shape_);
   std::string door;  // port and secret; the data plane is trusted

@@ -27,8 +27,7 @@ namespace cartesian {
 /// Whether the configuration asks for a coordinator and agents.
 bool wants_control_plane(const Config& config);
 /// Of the ranks on `hosts`, as step reports tell of them.
-JobShape job_shape(const ModelConfig& model, const Topology& topology,
-                   std::vector<std::string> hosts);
+JobShape job_shape(const Config& config, const Topology& topology, std::vector<std::string> hosts);
 
 /// What a rank's report tells of a step that ended.
 struct ReportedStep {

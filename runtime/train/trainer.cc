@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "comm/collectives.h"
@@ -228,14 +229,19 @@ void Trainer::replan(bool planned) {
   }
 }
 
+TrafficSums Trainer::take_traffic() {
+  const auto counted = std::bit_cast<TrafficSums>(traffic_so_far(job_.metrics));
+  const TrafficSums before = std::exchange(counted_, counted);
+  TrafficSums here{};
+  std::ranges::transform(counted, before, here.begin(), std::minus<>());
+  return here;
+}
+
 Trainer::Agreement Trainer::agree_on_step() {
   // One sum tells every rank what all of them want: to stop, whose share of a checkpoint is on
   // disk, that a plan is there, and which command all have.
-  const auto counted = std::bit_cast<TrafficSums>(traffic_so_far(job_.metrics));
+  const TrafficSums here = take_traffic();
   const ControlPlane::Vote vote = control_->vote(step_ + 1);
-  TrafficSums here{};
-  std::ranges::transform(counted, counted_, here.begin(), std::minus<>());
-  counted_ = counted;
   std::array<double, 3 + vote.size() + here.size()> sums = {job_.stop.requested() ? 1.0 : 0.0,
                                                             writer_->written() ? 1.0 : 0.0,
                                                             replanner_->ready() ? 1.0 : 0.0};
@@ -299,6 +305,7 @@ void Trainer::require_finite(const EvaluationResult& result) const {
 
 void Trainer::validate() {
   last_evaluation_ = evaluate(*rank_, *data_.valid(), config_.valid.sequences);
+  take_traffic();  // of no step
   require_finite(*last_evaluation_);
   evaluated_at_ = step_;
   progress_->message(fmt::format("step {}: held-out loss {:.4f}, perplexity {:.3f} over {} tokens",

@@ -61,6 +61,8 @@ class Trainer {
     StepTraffic sent_here;
     std::optional<Command> command;
   };
+  /// What this rank has sent since the last call.
+  TrafficSums take_traffic();
   Agreement agree_on_step();
   void report_step(const StepResult& result, const StepTimes& times_of_step,
                    const StepTraffic& sent);
@@ -96,7 +98,7 @@ class Trainer {
   std::unique_ptr<TrainingStep> training_step_;
   std::optional<StepTimeline> timeline_;
   std::optional<ChunkChoice> chunks_;
-  TrafficSums counted_{};  ///< by this rank, so far
+  TrafficSums counted_{};  ///< by this rank, until take_traffic()
   ExpertLog expert_log_;
   std::optional<PivotTally> pivot_tally_;
   std::unique_ptr<Replanner> replanner_;

@@ -123,6 +123,8 @@ class Replan(CliTest):
         result = job.wait()
         self.assertEqual(result.rank_codes, dict.fromkeys(range(4), STOPPED), result)
         self.assertEqual(self.plans(run), ["adopted"])
+        result = self.run_program("train", config, "--resume", "--stop-at", str(run.steps()[-1] + 2), ranks=4, code=STOPPED)
+        self.assertIn(f"experts are where {run.path / 'placement.json'} has them", result.out)
 
     def test_refuses_another_cluster(self):
         config, _ = self.replanning(replan__topology="none.toml")

@@ -54,8 +54,10 @@ TEST_F(PlacedLoads, PairsAreTogetherOnACommonNode) {
 
 TEST_F(PlacedLoads, FlatRowsCrossForChoicesElsewhere) {
   const std::vector<float> loads = {1, 10, 100, 1000};
-  EXPECT_EQ(flat_rows(placement_, nodes_, 1, loads), 4 * (10 + 1000));  // A1 and B1 are on node 1
-  EXPECT_EQ(flat_rows(placement_, nodes_, 2, loads), 4 * 1);
+  EXPECT_EQ(flat_rows(placement_, nodes_, 1, loads, 4),
+            4 * (10 + 1000));  // A1 and B1 are on node 1
+  EXPECT_EQ(flat_rows(placement_, nodes_, 2, loads, 4), 4 * 1);
+  EXPECT_EQ(flat_rows(placement_, nodes_, 2, loads, 6), 6 * 1);
 }
 
 }  // namespace

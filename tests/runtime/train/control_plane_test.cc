@@ -92,10 +92,52 @@ class ControlPlaneTest : public testing::Test {
     return records;
   }
 
+  /// Of every step, `key`.
+  std::vector<double> of_steps(const Config& config, const char* key) {
+    std::vector<double> values;
+    for (const nlohmann::json& record : lines(config, kMetricsFile)) {
+      if (record.contains("loss")) {
+        values.push_back(record[key].get<double>());
+      }
+    }
+    return values;
+  }
+
   TemporaryDirectory directory_;
   StopSignal stop_;
   std::unique_ptr<FileSystem> files_;
 };
+
+TEST_F(ControlPlaneTest, WhatValidationSendsIsOfNoStep) {
+  const Config without = config("without");
+  train(without);
+  Config with = config("with");
+  with.data.valid = with.data.train;
+  with.valid.every = 2;
+  with.valid.sequences = 16;
+  train(with);
+  for (const char* key :
+       {"loss", "exchange_inter_rows", "exchange_intra_rows", "inter_bytes", "intra_bytes"}) {
+    EXPECT_EQ(of_steps(with, key), of_steps(without, key)) << key;
+  }
+}
+
+TEST_F(ControlPlaneTest, RowsGoAsManyWaysAsTheShapeSays) {
+  const auto rows = [&](const Config& config) {
+    const std::vector<double> of_step = of_steps(config, "exchange_inter_rows");
+    return std::reduce(of_step.begin(), of_step.end());
+  };
+  const auto ways = [](const Config& config) {
+    return job_shape(config, Topology::from_node_sizes(std::vector<int>{2, 1}, kRanks), {}).ways;
+  };
+  const Config kept = config("kept");
+  train(kept);
+  Config again = config("again");
+  again.train.recompute = "block";
+  train(again);
+  EXPECT_GT(rows(kept), 0);
+  EXPECT_EQ(rows(again) * ways(kept), rows(kept) * ways(again));
+}
 
 TEST_F(ControlPlaneTest, ChangesNoBitAndReportsWhatTheLogsSay) {
   const Config without = config("without");
