@@ -289,7 +289,7 @@ void ControlPlane::finish(int exit_code, const std::string& reason) {
     }
   }
   if (endpoint_ != nullptr) {
-    endpoint_->finish(limit);
+    endpoint_->finish(limit, exit_code);
   }
   endpoint_.reset();  // an error may end the process before anything is destroyed
 }

@@ -18,6 +18,9 @@ DiscoveryFile::DiscoveryFile(FileSystem& files, Path path, const DiscoveryEntry&
 }
 
 DiscoveryFile::~DiscoveryFile() {
+  if (left_) {
+    return;
+  }
   try {
     files_.remove_all(path_);
   } catch (const FileError&) {  // Prometheus then sees a server that is gone

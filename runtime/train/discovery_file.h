@@ -1,5 +1,6 @@
 #pragma once
-// DiscoveryFile: tells Prometheus where a run's metrics are (file_sd), as long as it lives.
+// DiscoveryFile: tells Prometheus where a run's metrics are (file_sd), as long as it lives; what is
+// left behind tells it that a run is missing.
 
 #include <string>
 
@@ -19,14 +20,17 @@ class DiscoveryFile {
   /// Replaces the file at once, and makes its folder if there is none; `files` must outlive it.
   /// Throws FileError.
   DiscoveryFile(FileSystem& files, Path path, const DiscoveryEntry& entry);
-  /// Removes it; that this fails changes nothing.
+  /// Removes it, unless it is to be left; that this fails changes nothing.
   ~DiscoveryFile();
   DiscoveryFile(const DiscoveryFile&) = delete;
   DiscoveryFile& operator=(const DiscoveryFile&) = delete;
 
+  void leave() { left_ = true; }
+
  private:
   FileSystem& files_;
   Path path_;
+  bool left_ = false;
 };
 
 }  // namespace cartesian

@@ -87,7 +87,10 @@ void MetricsEndpoint::attend() {
   }
 }
 
-void MetricsEndpoint::finish(Seconds timeout) {
+void MetricsEndpoint::finish(Seconds timeout, int exit_code) {
+  if (discovery_ && exit_code == kExitError) {
+    discovery_->leave();
+  }
   if (pusher_) {
     pusher_->finish(timeout);
   }

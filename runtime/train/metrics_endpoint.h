@@ -29,7 +29,7 @@ class MetricsEndpoint {
   /// file cannot be written.
   MetricsEndpoint(Job& job, const Config& config, Coordinator& coordinator,
                   const Placement& placement, std::function<void(const std::string&)> say);
-  /// Removes the files; that this fails changes nothing.
+  /// Removes the files, but for what finish() leaves; that this fails changes nothing.
   ~MetricsEndpoint();
   MetricsEndpoint(const MetricsEndpoint&) = delete;
   MetricsEndpoint& operator=(const MetricsEndpoint&) = delete;
@@ -39,8 +39,9 @@ class MetricsEndpoint {
   /// Tells what of pushing went wrong since the last call, each kind of trouble once. To be called
   /// now and then.
   void attend();
-  /// Pushes a last time; waits at most `timeout`.
-  void finish(Seconds timeout);
+  /// Pushes a last time; waits at most `timeout`. After an error the discovery file stays, as it
+  /// does when the job is killed, so that Prometheus misses the job.
+  void finish(Seconds timeout, int exit_code);
 
  private:
   void serve(Job& job, const Config& config);

@@ -130,13 +130,14 @@ class Control(CliTest):
         config, _ = self.config(metrics__push_url="https://127.0.0.1:9091")
         self.assert_refused(("train", config), "metrics.push_url", ranks=2)
 
-    def test_nothing_is_left_of_a_run_that_failed(self):
+    def test_only_the_discovery_file_is_left_of_a_run_that_failed(self):
+        """Prometheus then misses the run."""
         discovery = self.folder / "failed.json"
         config, run = self.config(train__learning_rate=1e30, train__min_learning_rate=1e30, train__warmup_steps=0,
                                   train__clip_norm=0, metrics__discovery_file=str(discovery))
         result = self.run_program("train", config, ranks=2, code=1)
         self.assertRegex(result.err, "not finite")
-        self.assertFalse(discovery.exists())
+        self.assertTrue(discovery.exists())
         self.assertFalse((run.path / "metrics_address").exists())
 
     def test_a_port_that_is_taken(self):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import re
 import signal
@@ -135,6 +136,8 @@ class Promtool(unittest.TestCase):
 class MonitoredRun(CliTest):
     """Two ranks, each a node of its own, so that rows travel between nodes; and a Prometheus that has found them."""
 
+    CHANGES = {}
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -142,7 +145,7 @@ class MonitoredRun(CliTest):
         cls.addClassCleanup(cls.server.stop)
         cls.discovery = cls.server.targets / "run.json"
         config, _ = cls.config(train__steps=LONG, valid__every=0, parallel__node_sizes=[1, 1], exchange__flow="pivot",
-                               metrics__port=0, metrics__experts="all", metrics__discovery_file=str(cls.discovery))
+                               metrics__port=0, metrics__experts="all", metrics__discovery_file=str(cls.discovery), **cls.CHANGES)
         cls.job = cls.start("train", config, ranks=2)
         wait_until(lambda: not cls.job.running() or cls.server.query("cartesian_step > 5"))
         if not cls.job.running():
@@ -210,6 +213,30 @@ class PrometheusOfARunThatEnds(MonitoredRun):
         self.assertEqual(result.code, STOPPED, result)
         self.assertFalse(self.discovery.exists())
         wait_until(lambda: not self.server.get("targets")["activeTargets"])
+        wait_until(lambda: not self.server.query('{__name__=~"up|ALERTS", run!=""}'))
+
+
+@unittest.skipIf(prometheus.missing(), NEEDED)
+class PrometheusOfARunThatDies(MonitoredRun):
+    CHANGES = {"scheduler__heartbeat_s": 0.5, "scheduler__late_s": 1, "scheduler__dead_s": 3}
+
+    def alert(self, name):
+        return [labels for labels, _ in self.server.query(f'ALERTS{{alertname="{name}"}}')]
+
+    def test_a_frozen_rank_and_a_killed_job(self):
+        """The first fires while rank 0 still waits; the second stays pending for its minute, which is not waited for."""
+        wait_until(lambda: self.server.query('cartesian_ranks_by_health{health="alive"} == 2'))
+        os.kill(self.job.ranks(2)[1], signal.SIGSTOP)
+        (labels,) = wait_until(lambda: self.alert("CartesianRankDead"))
+        self.assertEqual((labels["alertstate"], labels["severity"]), ("firing", "critical"))
+        self.assertTrue(self.job.running())
+        self.assertFalse(self.alert("CartesianJobGone"))
+        self.job.kill_all()
+        self.job.wait()
+        self.assertTrue(self.discovery.exists())
+        (labels,) = wait_until(lambda: self.alert("CartesianJobGone"))
+        self.assertEqual(labels["severity"], "critical")
+        self.assertEqual(labels["run"], json.loads(self.discovery.read_text())[0]["labels"]["run"])
 
 
 if __name__ == "__main__":

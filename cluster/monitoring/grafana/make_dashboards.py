@@ -118,7 +118,7 @@ def traffic():
                        [(of("cartesian_dedup_factor"), "{{run}}")], "none"))
     board.add(8, lines("Pivot hit rate", "Share of tokens whose pivot's node hosts an expert of their B choices.",
                        [(of("cartesian:pivot_hit_rate"), "{{run}}")], "percentunit", top=1))
-    board.add(12, lines("Co-location", "Share of tokens' pairs of A and B choices whose experts share a node, by layer.",
+    board.add(12, lines("Co-location", "Share of tokens' pairs of A and B choices whose experts share a node, by layer. Empty above 262,144 pairs (docs/metrics.md).",
                         [(of("cartesian_colocation_rate"), "{{run}} layer {{layer}}")], "percentunit", top=1))
     board.add(12, lines("Migrated bytes", "Bytes of experts that were moved between ranks since the job began.",
                         [(of("cartesian_migrated_bytes_total"), "{{run}}")], "bytes"))
