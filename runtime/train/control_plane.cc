@@ -51,7 +51,11 @@ CoordinatorOptions coordinator_options(const SchedulerConfig& config) {
 JobSecret job_secret() {
   const char* const given =
       std::getenv(ControlPlane::kSecretVariable);  // NOLINT(concurrency-mt-unsafe)
-  return given != nullptr ? JobSecret::from_hex(given) : JobSecret::random();
+  try {
+    return given != nullptr ? JobSecret::from_hex(given) : JobSecret::random();
+  } catch (const ConfigError& error) {
+    throw ConfigError(fmt::format("{}: {}", ControlPlane::kSecretVariable, error.what()));
+  }
 }
 
 bool wants_metrics(const Config& config) {

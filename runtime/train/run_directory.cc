@@ -42,6 +42,9 @@ RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config
                         path_.string()));
       }
       remove_incomplete_checkpoints(files_, checkpoints());
+      // Of what a killed job may have left by write_atomically(), all but this is written anew by
+      // every job.
+      files_.remove_all(path_ / fmt::format("{}.tmp", kPlacementFile));
     }
   });
   check_shared();

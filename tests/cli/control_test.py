@@ -1,12 +1,17 @@
 """A run that is watched and told what to do while it trains."""
 
+import hashlib
+import hmac
 import http.server
 import json
+import os
 import re
 import socket
+import struct
 import threading
 import unittest
 import urllib.request
+from unittest import mock
 
 from harness import CliTest
 from job import STOPPED, wait_until
@@ -26,6 +31,27 @@ class Gateway(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format, *values):
         pass
+
+
+def answer_to_rank(port, rank, ranks, secret):
+    """What the coordinator at `port` says to a process that claims a rank, with a proof by `secret`: the kind of its message
+    and the message, as in scheduler/control_messages.h."""
+    def text(data):
+        return struct.pack("<I", len(data)) + data
+
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection, connection.makefile("rb") as stream:
+        def send(kind, payload):
+            connection.sendall(text(bytes([kind]) + payload))
+
+        def receive():
+            frame = stream.read(struct.unpack("<I", stream.read(4))[0])
+            return frame[0], frame[1:]
+
+        hello = struct.pack("<BiiQq", 2, rank, ranks, 7, os.getpid()) + text(b"elsewhere") + bytes(32)
+        send(1, hello)
+        _, nonce = receive()
+        send(3, hmac.digest(bytes.fromhex(secret), text(b"agent") + text(hello) + nonce, hashlib.sha256))
+        return receive()
 
 
 class Control(CliTest):
@@ -152,6 +178,35 @@ class Control(CliTest):
     def test_an_address_that_is_none(self):
         config, _ = self.config(scheduler__enabled=True, scheduler__address="nowhere.example")
         self.assert_refused(("train", config), "nowhere.example", ranks=2)
+
+    def test_a_secret_of_ones_own(self):
+        """It is the job's: who has it is told that the rank is taken, and who does not that it is another."""
+        secret, other = "0123456789abcdef" * 4, "0" * 64
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        config, run = self.config(**self.LONG, scheduler__port=port, metrics__port=0)
+        with mock.patch.dict(os.environ, CARTESIAN_JOB_SECRET=secret):
+            job = self.start("train", config, ranks=2)
+        self.wait_for_lines(job, run, 1)
+        url = (run.path / "metrics_address").read_text().strip()
+        wait_until(lambda: self.metrics(url)['cartesian_ranks_by_health{health="alive"}'] == 2)
+        for given, reason in ((other, b"the secret is not this job's"), (secret, b"rank 1 is registered by process")):
+            kind, message = answer_to_rank(port, 1, 2, given)
+            self.assertEqual(kind, 5)  # refused
+            self.assertIn(reason, message)
+        self.wait_for_lines(job, run, run.lines() + 3)
+        self.order(run, "stop")
+        result = job.wait()
+        self.assertEqual(result.rank_codes, {0: STOPPED, 1: STOPPED}, result)
+        self.assertNotIn(secret, result.out + result.err)
+
+    def test_a_secret_that_is_none(self):
+        config, run = self.config(scheduler__enabled=True)
+        for secret in ("0123456789abcdef" * 3, "0123456789abcdeg" * 4):
+            with self.subTest(secret), mock.patch.dict(os.environ, CARTESIAN_JOB_SECRET=secret):
+                result = self.assert_refused(("train", config), "CARTESIAN_JOB_SECRET.* must be 64 hexadecimal digits", ranks=2)
+                self.assertNotIn(secret[:8], result.out + result.err)
+        self.assertEqual(run.steps(), [])
 
     def test_keys_that_cannot_work(self):
         config, _ = self.config(scheduler__late_s=0.5)

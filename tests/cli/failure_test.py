@@ -6,9 +6,10 @@ import re
 import signal
 import time
 import unittest
+import urllib.request
 
 from harness import CliTest
-from job import PROGRAM, STOPPED, mpirun_command
+from job import PROGRAM, STOPPED, mpirun_command, wait_until
 
 LONG = 100000  # steps: more than any test waits for
 # Ranks with their hosts, then phase, layer and step.
@@ -64,6 +65,39 @@ class LostRank(CliTest):
             if named:
                 return
         self.fail("no sentence named a layer")
+
+    def lose_coordinator(self, number, **more):
+        """As lose(0, number), once the agents of all ranks are registered with the coordinator beside rank 0. Returns how the
+        job ended and what ranks 1 and 2 said."""
+        config, run = self.config(**self.CHANGES, scheduler__enabled=True, metrics__port=0)
+        job = self.start("train", config, ranks=3, **more)
+        self.wait_for_lines(job, run, 1)
+        url = (run.path / "metrics_address").read_text().strip()
+
+        def registered():
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return b'cartesian_ranks_by_health{health="alive"} 3\n' in answer.read()
+
+        wait_until(registered)
+        os.kill(job.ranks(3)[0], number)
+        result = job.wait()
+        self.assertEqual({rank: result.rank_codes.get(rank) for rank in (1, 2)}, {1: 1, 2: 1}, result)
+        return result, [line for line in result.errors() if not line.startswith("cartesian: rank 0 (")]
+
+    def test_the_coordinator_is_stopped_with_rank_0(self):
+        """What mpirun wakes rank 0 for, so that it ends, is no matter here."""
+        result, said = self.lose_coordinator(signal.SIGSTOP)
+        self.assertTrue(any(re.search(r"no answer from rank 0 \(\S+\) within 3 s", sentence) for sentence in said), result)
+        self.assertLessEqual(len(said), 2, result)
+
+    def test_the_coordinator_is_killed_with_rank_0(self):
+        """Each of the others says once why it ends."""
+        result, said = self.lose_coordinator(signal.SIGKILL, mpi={"options": ("--enable-recovery",)})
+        self.assertEqual(result.rank_codes[0], 128 + signal.SIGKILL, result)
+        self.assertEqual(sorted(sentence[:len("cartesian: rank N")] for sentence in said),
+                         ["cartesian: rank 1", "cartesian: rank 2"], result)
+        for sentence in said:
+            self.assertRegex(sentence, r"ranks? (\d+ \(\S+\), )*0 \(")
 
     def test_mpirun_itself_is_killed(self):
         config, run = self.config(**self.CHANGES)

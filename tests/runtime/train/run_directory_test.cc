@@ -74,6 +74,16 @@ TEST_F(RunDirectoryTest, ARunThatGoesOnDropsWhatItWillWriteAgain) {
   EXPECT_EQ(metrics(), "");
 }
 
+TEST_F(RunDirectoryTest, APlacementThatWasHalfWrittenIsRemoved) {
+  const auto write = [](RunDirectory& directory, Transport&) { directory.write_placement("{}"); };
+  with_directory(false, write);
+  const Path path = Path(config_.run.dir) / "placement.json.tmp";
+  files_->create(path)->close();
+  with_directory(true, [](RunDirectory&, Transport&) {});
+  EXPECT_FALSE(files_->exists(path));
+  EXPECT_EQ(files_->read(Path(config_.run.dir) / kPlacementFile), "{}");
+}
+
 TEST_F(RunDirectoryTest, RefusesToMixTwoRuns) {
   const Path checkpoints = Path(config_.run.dir) / "checkpoints";
   with_directory(false, [](RunDirectory&, Transport&) {});
