@@ -12,6 +12,13 @@ Histogram::Histogram(std::vector<double> bounds)
   check(std::is_sorted(bounds_.begin(), bounds_.end()), "histogram bounds ascend");
 }
 
+Histogram::Histogram(const Histogram& other) : Histogram(other.bounds_) {
+  for (std::size_t i = 0; i <= bounds_.size(); ++i) {
+    buckets_[i].store(other.bucket(i), std::memory_order_relaxed);
+  }
+  sum_.add(other.sum());
+}
+
 void Histogram::observe(double value) {
   const auto bound = std::lower_bound(bounds_.begin(), bounds_.end(), value);
   buckets_[static_cast<std::size_t>(bound - bounds_.begin())].fetch_add(1,

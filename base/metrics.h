@@ -30,6 +30,9 @@ class Histogram {
  public:
   /// REQUIRES: `bounds` ascending.
   explicit Histogram(std::vector<double> bounds);
+  /// What was observed until now.
+  Histogram(const Histogram& other);
+  Histogram& operator=(const Histogram&) = delete;
   void observe(double value);
 
   std::span<const double> bounds() const { return bounds_; }

@@ -22,6 +22,7 @@
 #include "scheduler/agent_session.h"
 #include "scheduler/asio_internal.h"
 #include "scheduler/coordinator.h"
+#include "scheduler/report_window.h"
 #include "tests/scheduler/sample_job.h"
 
 namespace cartesian {
@@ -116,7 +117,10 @@ class SimulatedAgent {
 class Crowd {
  public:
   explicit Crowd(int agents)
-      : shape_(testing_job::shape(agents, {4, 2, 64})), coordinator_({}, shape_, secret_) {
+      : shape_(testing_job::shape(agents, {4, 2, 64})),
+        window_(shape_),
+        coordinator_({}, shape_, secret_) {
+    coordinator_.observe([this](int rank, const StepReport& report) { window_.add(rank, report); });
     for (int rank = 0; rank < agents; ++rank) {
       agents_.push_back(std::make_unique<SimulatedAgent>(io_, secret_, shape_, rank));
     }
@@ -182,14 +186,18 @@ class Crowd {
     return count;
   }
 
-  /// To be called once: reports that have come.
-  std::int64_t reports() { return coordinator_.take_window().reports; }
+  std::int64_t reports() const {
+    std::int64_t reports = 0;
+    coordinator_.inspect([&](const JobState& /*state*/) { reports = window_.reports; });
+    return reports;
+  }
   std::int64_t troubles() const { return coordinator_.troubles(); }
 
  private:
   SteadyClock clock_;
   JobSecret secret_ = JobSecret::random();
   JobShape shape_;
+  ReportWindow window_;  // the coordinator's
   asio::io_context io_{1};
   Coordinator coordinator_;
   std::vector<std::unique_ptr<SimulatedAgent>> agents_;

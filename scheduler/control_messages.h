@@ -117,8 +117,10 @@ struct Ack {
 };
 
 struct Goodbye {
-  std::int32_t exit_code = 0;
+  std::int32_t exit_code = 0;  ///< 0: done; 75: stopped with a checkpoint; else it failed
   std::string reason;
+
+  bool failed() const { return exit_code != 0 && exit_code != 75; }
 
   std::string encode() const;
   static Goodbye decode(std::string_view payload);

@@ -87,9 +87,9 @@ class Coordinator::Server {
     look(state_);
   }
 
-  ReportWindow take_window() {
-    const std::lock_guard lock(mutex_);
-    return state_.take_window();
+  JobStanding standing() const {
+    const std::lock_guard lock(standing_mutex_);
+    return standing_;
   }
 
   void observe(ReportObserver observer) {
@@ -191,6 +191,7 @@ class Coordinator::Server {
         owed.push_back(*command);
       }
       connection->session.set_step(state_.step());
+      note_overdue();
     }
     if (!admission.refusal.empty()) {
       connection->session.refuse(admission.refusal);
@@ -219,10 +220,26 @@ class Coordinator::Server {
     {
       const std::lock_guard lock(mutex_);
       wrong = state_.report(connection->session.rank(), std::move(report));
+      note_stragglers();
     }
     if (!wrong.empty()) {
       connection->session.end(wrong);
     }
+  }
+
+  /// Both REQUIRE mutex_.
+  void note_stragglers() {
+    const StragglerWatch& watch = state_.stragglers();
+    const std::lock_guard lock(standing_mutex_);
+    standing_.blind = watch.blind();
+    if (standing_.stragglers != watch.named()) {
+      standing_.stragglers = watch.named();
+    }
+  }
+  void note_overdue() {
+    std::vector<int> overdue = state_.overdue();
+    const std::lock_guard lock(standing_mutex_);
+    standing_.overdue = std::move(overdue);
   }
 
   void handle(const ConnectionPtr& connection, const Ack& ack) {
@@ -301,6 +318,10 @@ class Coordinator::Server {
           due.push_back(connection);
         }
       }
+      {
+        const std::lock_guard lock(mutex_);
+        note_overdue();
+      }
       for (const ConnectionPtr& connection : due) {
         settle(connection);
         if (now > connection->close_at) {
@@ -346,6 +367,8 @@ class Coordinator::Server {
   JobState state_;                         // guarded by mutex_
   std::int64_t troubles_ = 0;              // guarded by mutex_
   std::deque<std::string> last_troubles_;  // guarded by mutex_
+  mutable std::mutex standing_mutex_;      // taken under mutex_, never the other way round
+  JobStanding standing_;                   // guarded by standing_mutex_
   std::thread thread_;
 };
 
@@ -360,7 +383,7 @@ std::uint64_t Coordinator::command(std::string kind, std::string payload, std::i
 void Coordinator::inspect(const std::function<void(const JobState&)>& look) const {
   server_->inspect(look);
 }
-ReportWindow Coordinator::take_window() { return server_->take_window(); }
+JobStanding Coordinator::standing() const { return server_->standing(); }
 void Coordinator::observe(ReportObserver observer) { server_->observe(std::move(observer)); }
 std::int64_t Coordinator::troubles() const { return server_->troubles(); }
 std::vector<std::string> Coordinator::last_troubles() const { return server_->last_troubles(); }

@@ -26,6 +26,13 @@ struct CoordinatorOptions {
   JobLimits job;
 };
 
+/// What training looks at every step.
+struct JobStanding {
+  std::vector<Straggler> stragglers;  ///< that are named now
+  bool blind = false;                 ///< see StragglerWatch
+  std::vector<int> overdue;           ///< see JobState
+};
+
 /// Thread-safe. Neither the constructor nor any function waits for a rank.
 class Coordinator {
  public:
@@ -41,7 +48,8 @@ class Coordinator {
   std::uint64_t command(std::string kind, std::string payload, std::int64_t earliest = 0);
   /// Calls `look` with the job's state, which stands still meanwhile: to be brief.
   void inspect(const std::function<void(const JobState&)>& look) const;
-  ReportWindow take_window();
+  /// As of the last report or tick. Never waits for whoever looks at the job's state.
+  JobStanding standing() const;
   /// Calls `observer` at every report that counts, from the coordinator's thread while the job's
   /// state stands still: to be brief, and to call nothing of the coordinator. In place of the
   /// observer before, which is not called any more when this returns; null: nobody.

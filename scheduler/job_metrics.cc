@@ -66,59 +66,74 @@ std::vector<int> expert_layers(std::string_view text, int layers) {
   return found;
 }
 
+JobFigures::JobFigures(JobShape its_shape, const JobMetricsOptions& options)
+    : shape(std::move(its_shape)),
+      expert_layers(cartesian::expert_layers(options.experts, shape.layers)),
+      window(shape),
+      totals(shape),
+      ranks(static_cast<std::size_t>(shape.ranks)),
+      paired_nodes(cartesian::paired_nodes(shape)),
+      node_waits(paired_nodes * paired_nodes),
+      step_s({0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250}) {}
+
 JobMetrics::JobMetrics(JobShape shape, const JobMetricsOptions& options, const Clock& clock)
-    : shape_(std::move(shape)),
-      expert_layers_(expert_layers(options.experts, shape_.layers)),
-      clock_(clock),
-      window_(shape_, window_steps(options)),
+    : clock_(clock),
+      window_(shape, window_steps(options)),
       step_since_(clock.now()),
-      totals_(shape_),
-      ranks_(static_cast<std::size_t>(shape_.ranks)),
-      paired_nodes_(paired_nodes(shape_)),
-      node_waits_(paired_nodes_ * paired_nodes_),
-      step_s_({0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250}) {}
+      figures_(std::move(shape), options) {}
 
 void JobMetrics::add(int rank, const StepReport& report) {
-  if (report.step > step_) {
-    step_ = report.step;
+  const std::vector<int>& nodes = figures_.shape.node_of_rank;
+  if (report.step > figures_.step) {
+    figures_.step = report.step;
     step_since_ = clock_.now();
   }
-  totals_.add(rank, report);
-  RankSteps& own = ranks_[static_cast<std::size_t>(rank)];
-  for (std::size_t peer = 0; paired_nodes_ > 0 && peer < report.waits_by_peer.size(); ++peer) {
-    const auto node = static_cast<std::size_t>(shape_.node_of_rank[static_cast<std::size_t>(rank)]);
-    const auto awaited = static_cast<std::size_t>(shape_.node_of_rank[peer]);
-    node_waits_[node * paired_nodes_ + awaited] += report.waits_by_peer[peer];
+  figures_.totals.add(rank, report);
+  const std::size_t paired = figures_.paired_nodes;
+  for (std::size_t peer = 0; paired > 0 && peer < report.waits_by_peer.size(); ++peer) {
+    const auto node = static_cast<std::size_t>(nodes[static_cast<std::size_t>(rank)]);
+    const auto awaited = static_cast<std::size_t>(nodes[peer]);
+    figures_.node_waits[node * paired + awaited] += report.waits_by_peer[peer];
   }
+  JobFigures::RankSteps& own = figures_.ranks[static_cast<std::size_t>(rank)];
   own.last_s = report.step_s;
   own.compute_s += std::max(0.0, report.step_s - report.wait_s);
-  const double flat =
-      placement_ ? flat_rows(*placement_, shape_.node_of_rank, rank, report.loads, shape_.ways)
-                 : -1;
-  window_.add(rank, report, flat);
-  step_s_.observe(report.step_s);
+  const auto& placement = figures_.placement;
+  window_.add(
+      rank, report,
+      placement ? flat_rows(*placement, nodes, rank, report.loads, figures_.shape.ways) : -1);
+  figures_.step_s.observe(report.step_s);
   if (rank == 0) {
-    latest_ = {true,
-               report.loss,
-               report.gradient_norm,
-               report.learning_rate,
-               report.checkpoint_step,
-               report.plan_version,
-               report.plans_adopted,
-               report.plans_rejected,
-               report.plans_failed,
-               report.migrated_bytes};
+    figures_.latest = {true,
+                       report.loss,
+                       report.gradient_norm,
+                       report.learning_rate,
+                       report.checkpoint_step,
+                       report.plan_version,
+                       report.plans_adopted,
+                       report.plans_rejected,
+                       report.plans_failed,
+                       report.migrated_bytes};
   }
 }
 
 void JobMetrics::set_placement(std::shared_ptr<const Placement> placement) {
-  const PlacementShape expected{shape_.layers, shape_.groups, shape_.experts, shape_.ranks};
+  const JobShape& shape = figures_.shape;
+  const PlacementShape expected{shape.layers, shape.groups, shape.experts, shape.ranks};
   check(placement == nullptr || placement->shape() == expected, "a placement of another shape");
-  placement_ = std::move(placement);
+  figures_.placement = std::move(placement);
 }
 
-std::vector<prometheus::MetricFamily> JobMetrics::families(const ControlCounts& counts) const {
-  return MetricFamilies(*this).all(counts);
+JobFigures JobMetrics::figures() const {
+  JobFigures figures = figures_;
+  figures.window = window_.sum();
+  figures.step_age = step_age();
+  return figures;
+}
+
+std::vector<prometheus::MetricFamily> families(const JobFigures& figures,
+                                               const ControlCounts& counts) {
+  return MetricFamilies(figures).all(counts);
 }
 
 }  // namespace cartesian

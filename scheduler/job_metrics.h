@@ -44,26 +44,8 @@ struct ControlCounts {
   std::vector<Straggler> stragglers;  ///< that are named now
 };
 
-/// Not thread-safe.
-class JobMetrics {
- public:
-  /// `clock` must outlive it. Throws ConfigError naming metrics.experts or metrics.window_steps.
-  JobMetrics(JobShape shape, const JobMetricsOptions& options, const Clock& clock);
-
-  /// REQUIRES: `report` is of the shape and was not added before.
-  void add(int rank, const StepReport& report);
-  /// The placement from now on; null: unknown. REQUIRES: its layers, groups, experts and ranks are
-  /// the shape's.
-  void set_placement(std::shared_ptr<const Placement> placement);
-
-  /// All families, also those that have no value yet.
-  std::vector<prometheus::MetricFamily> families(const ControlCounts& counts) const;
-  /// The highest step reported, or -1, and the time since it was first, or since the beginning.
-  std::int64_t step() const { return step_; }
-  Seconds step_age() const { return clock_.now() - step_since_; }
-
- private:
-  friend class MetricFamilies;
+/// What the metrics of one reading are computed from.
+struct JobFigures {
   /// What ReportWindow does not have of a rank.
   struct RankSteps {
     double last_s = -1;  ///< of its last step; negative before the first
@@ -83,19 +65,49 @@ class JobMetrics {
     std::int64_t migrated_bytes = 0;
   };
 
-  JobShape shape_;
-  std::vector<int> expert_layers_;
+  JobFigures(JobShape shape, const JobMetricsOptions& options);
+
+  JobShape shape;
+  std::vector<int> expert_layers;
+  std::shared_ptr<const Placement> placement;  ///< null: unknown
+  std::int64_t step = -1;                      ///< the highest reported
+  Seconds step_age{};                          ///< since it was first, or since the beginning
+  StepSums window;
+  ReportWindow totals;  ///< since the beginning
+  std::vector<RankSteps> ranks;
+  std::size_t paired_nodes;        ///< 0: too many
+  std::vector<double> node_waits;  ///< [paired nodes, paired nodes]: of a row's for a column's
+  Latest latest;
+  Histogram step_s;
+};
+
+/// All families, also those that have no value yet.
+std::vector<prometheus::MetricFamily> families(const JobFigures& figures,
+                                               const ControlCounts& counts);
+
+/// Not thread-safe.
+class JobMetrics {
+ public:
+  /// `clock` must outlive it. Throws ConfigError naming metrics.experts or metrics.window_steps.
+  JobMetrics(JobShape shape, const JobMetricsOptions& options, const Clock& clock);
+
+  /// REQUIRES: `report` is of the shape and was not added before.
+  void add(int rank, const StepReport& report);
+  /// The placement from now on; null: unknown. REQUIRES: its layers, groups, experts and ranks are
+  /// the shape's.
+  void set_placement(std::shared_ptr<const Placement> placement);
+
+  /// A copy, as of now.
+  JobFigures figures() const;
+  /// The highest step reported, or -1, and the time since it was first, or since the beginning.
+  std::int64_t step() const { return figures_.step; }
+  Seconds step_age() const { return clock_.now() - step_since_; }
+
+ private:
   const Clock& clock_;
   StepWindow window_;
-  std::shared_ptr<const Placement> placement_;
-  std::int64_t step_ = -1;
   Seconds step_since_;
-  ReportWindow totals_;  // since the beginning
-  std::vector<RankSteps> ranks_;
-  std::size_t paired_nodes_;        // 0: too many
-  std::vector<double> node_waits_;  // [paired nodes, paired nodes]: of a row's for a column's
-  Latest latest_;
-  Histogram step_s_;
+  JobFigures figures_;  // but for its window and the age of its step
 };
 
 }  // namespace cartesian

@@ -17,10 +17,17 @@ JobShape shape_of(const Coordinator& coordinator) {
   return shape;
 }
 
-std::string describe(const JobState& state, int rank, RankHealth health) {
+std::string describe(const JobState& state, int rank) {
   const RankStatus& status = state.rank(rank);
-  return fmt::format("rank {} ({}) is {}{}{}", rank, status.host, name_of(health),
-                     status.cause.empty() ? "" : ": ", status.cause);
+  std::string why = status.cause;
+  if (status.registrations == 0) {
+    why = "it never came to the coordinator";
+  } else if (status.goodbye) {
+    why = fmt::format("exit code {}: {}", status.goodbye->exit_code, status.goodbye->reason);
+  }
+  return fmt::format("rank {} ({}) is {}{}{}", rank,
+                     state.shape().hosts[static_cast<std::size_t>(rank)],
+                     name_of(state.health(rank)), why.empty() ? "" : ": ", why);
 }
 
 }  // namespace
@@ -31,6 +38,7 @@ JobMonitor::JobMonitor(const MonitorOptions& options, Coordinator& coordinator, 
       metrics_(shape_of(coordinator), options.metrics, clock) {
   coordinator_.observe([this](int rank, const StepReport& report) {
     const std::lock_guard lock(mutex_);
+    metrics_.set_placement(this->placement());
     metrics_.add(rank, report);
   });
 }
@@ -39,10 +47,14 @@ JobMonitor::~JobMonitor() { coordinator_.observe(nullptr); }
 
 void JobMonitor::set_placement(Placement placement, std::int64_t version) {
   auto shared = std::make_shared<const Placement>(std::move(placement));
-  const std::lock_guard lock(mutex_);
-  metrics_.set_placement(shared);
+  const std::lock_guard lock(placement_mutex_);
   placement_ = std::move(shared);
   plan_version_ = version;
+}
+
+std::shared_ptr<const Placement> JobMonitor::placement() const {
+  const std::lock_guard lock(placement_mutex_);
+  return placement_;
 }
 
 std::string JobMonitor::metrics_text() const {
@@ -54,15 +66,15 @@ std::string JobMonitor::metrics_text() const {
     }
     counts.commands = state.commands().added();
     counts.commands_late = state.commands().late();
-    counts.stragglers = state.stragglers();
+    counts.stragglers = state.stragglers().named();
   });
-  std::vector<prometheus::MetricFamily> families;
-  {
+  JobFigures figures = [&] {
     const std::lock_guard lock(mutex_);
-    families = metrics_.families(counts);
-  }
+    return metrics_.figures();
+  }();
+  figures.placement = placement();
   std::ostringstream text;
-  prometheus::TextSerializer().Serialize(text, families);
+  prometheus::TextSerializer().Serialize(text, families(figures, counts));
   return text.str();
 }
 
@@ -70,10 +82,11 @@ std::vector<std::string> JobMonitor::troubles() const {
   std::vector<std::string> sentences;
   bool over = false;
   coordinator_.inspect([&](const JobState& state) {
-    over = static_cast<int>(state.in_health(RankHealth::finished).size()) == state.shape().ranks;
-    for (const RankHealth health : {RankHealth::dead, RankHealth::lost}) {
-      for (const int rank : state.in_health(health)) {
-        sentences.push_back(describe(state, rank, health));
+    over = state.over();
+    for (const auto& ranks :
+         {state.in_health(RankHealth::dead), state.in_health(RankHealth::lost), state.overdue()}) {
+      for (const int rank : ranks) {
+        sentences.push_back(describe(state, rank));
       }
     }
   });
@@ -89,7 +102,7 @@ std::optional<std::string> JobMonitor::placement_json() const {
   std::shared_ptr<const Placement> placement;
   std::int64_t version = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(placement_mutex_);
     placement = placement_;
     version = plan_version_;
   }

@@ -16,14 +16,25 @@ std::string_view name_of(RankHealth health) {
   return kNames.at(static_cast<std::size_t>(health));
 }
 
+std::string list_ranks(const std::vector<int>& ranks, const JobShape& shape) {
+  constexpr std::size_t kListed = 8;
+  std::string list;
+  for (std::size_t i = 0; i < std::min(kListed, ranks.size()); ++i) {
+    list += fmt::format("{}{} ({})", i == 0 ? "rank " : ", ", ranks[i],
+                        shape.hosts[static_cast<std::size_t>(ranks[i])]);
+  }
+  return ranks.size() <= kListed ? list
+                                 : fmt::format("{} and {} more", list, ranks.size() - kListed);
+}
+
 JobState::JobState(JobShape shape, const Clock& clock, const JobLimits& limits,
                    std::uint64_t first_command)
     : shape_(std::move(shape)),
       clock_(clock),
       limits_(limits),
+      began_(clock.now()),
       ranks_(static_cast<std::size_t>(shape_.ranks)),
       commands_(shape_.ranks, first_command),
-      window_(shape_),
       stragglers_(shape_) {}
 
 Admission JobState::admit(const Hello& hello, std::uint64_t connection) {
@@ -73,7 +84,6 @@ std::string JobState::report(int rank, StepReport report) {
     RankStatus& status = hear(rank, report.step);
     if (report.step > status.reported) {
       status.reported = report.step;
-      window_.add(rank, report);
       stragglers_.add(rank, report);
       if (observer_) {
         observer_(rank, report);
@@ -90,7 +100,7 @@ RankHealth JobState::health(int rank) const {
   const RankStatus& status = this->rank(rank);
   const Seconds silence = clock_.now() - status.heard;
   if (status.goodbye) {
-    return RankHealth::finished;
+    return status.goodbye->failed() ? RankHealth::dead : RankHealth::finished;
   }
   if (status.registrations == 0) {
     return RankHealth::absent;
@@ -114,15 +124,14 @@ std::vector<int> JobState::in_health(RankHealth wanted) const {
   return found;
 }
 
-std::vector<int> JobState::silent(Seconds limit) const {
-  std::vector<int> found;
-  for (int rank = 0; rank < shape_.ranks; ++rank) {
-    const RankStatus& status = this->rank(rank);
-    if (status.registrations > 0 && !status.goodbye && clock_.now() - status.heard > limit) {
-      found.push_back(rank);
-    }
-  }
-  return found;
+std::vector<int> JobState::overdue() const {
+  return clock_.now() - began_ > limits_.absent ? in_health(RankHealth::absent)
+                                                : std::vector<int>{};
+}
+
+bool JobState::over() const {
+  return std::ranges::all_of(ranks_,
+                             [](const RankStatus& rank) { return rank.goodbye.has_value(); });
 }
 
 const Command& JobState::command(std::string kind, std::string payload, std::int64_t earliest) {
@@ -130,7 +139,5 @@ const Command& JobState::command(std::string kind, std::string payload, std::int
       std::max(std::max<std::int64_t>(step_, 0) + limits_.margin, earliest);
   return commands_.add(std::move(kind), std::move(payload), at_step, clock_.now());
 }
-
-ReportWindow JobState::take_window() { return std::exchange(window_, ReportWindow(shape_)); }
 
 }  // namespace cartesian

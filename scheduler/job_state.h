@@ -12,22 +12,22 @@
 #include "base/clock.h"
 #include "scheduler/command_log.h"
 #include "scheduler/control_messages.h"
-#include "scheduler/report_window.h"
 #include "scheduler/step_report.h"
 #include "scheduler/straggler_watch.h"
 
 namespace cartesian {
 
 /// absent: never seen. late: connected, but silent. lost: its connection broke a moment ago.
-/// dead: silent or lost for too long. finished: said goodbye.
+/// dead: silent or lost for too long, or its goodbye says that it failed. finished: said goodbye.
 enum class RankHealth : std::uint8_t { absent, alive, late, lost, dead, finished };
 inline constexpr std::size_t kRankHealths = 6;
 std::string_view name_of(RankHealth health);
 
 struct JobLimits {
-  Seconds late{5};   ///< of silence
-  Seconds dead{30};  ///< of silence, or without a connection
-  int margin = 3;    ///< steps from the highest that is known to the one of a command
+  Seconds late{5};     ///< of silence
+  Seconds dead{30};    ///< of silence, or without a connection
+  int margin = 3;      ///< steps from the highest that is known to the one of a command
+  Seconds absent{10};  ///< from the beginning, until a rank that was never seen is overdue
 };
 
 struct RankStatus {
@@ -49,6 +49,9 @@ struct Admission {
   std::string refusal;  ///< empty: it may
   std::uint64_t replaced = 0;
 };
+
+/// Those of `ranks`, with their hosts, as a list to read: all of few, the first of many.
+std::string list_ranks(const std::vector<int>& ranks, const JobShape& shape);
 
 /// Is told of every report that counts, once.
 using ReportObserver = std::function<void(int rank, const StepReport& report)>;
@@ -79,8 +82,10 @@ class JobState {
   RankHealth health(int rank) const;
   /// Ranks in this state, ascending.
   std::vector<int> in_health(RankHealth health) const;
-  /// Ranks that have registered, have not said goodbye and were not heard for longer than `limit`.
-  std::vector<int> silent(Seconds limit) const;
+  /// Ranks that are absent though limits.absent has passed, ascending.
+  std::vector<int> overdue() const;
+  /// All ranks have said goodbye.
+  bool over() const;
   /// The highest step that any rank told, or -1.
   std::int64_t step() const { return step_; }
 
@@ -91,11 +96,8 @@ class JobState {
   const Command& command(std::string kind, std::string payload, std::int64_t earliest = 0);
   const CommandLog& commands() const { return commands_; }
 
-  /// The sums since the last take_window().
-  const ReportWindow& window() const { return window_; }
-  ReportWindow take_window();
   /// By the last steps that all ranks have reported.
-  const std::vector<Straggler>& stragglers() const { return stragglers_.named(); }
+  const StragglerWatch& stragglers() const { return stragglers_; }
 
  private:
   RankStatus& hear(int rank, std::int64_t step);
@@ -103,10 +105,10 @@ class JobState {
   JobShape shape_;
   const Clock& clock_;
   JobLimits limits_;
+  Seconds began_;
   std::vector<RankStatus> ranks_;
   std::int64_t step_ = -1;
   CommandLog commands_;
-  ReportWindow window_;
   StragglerWatch stragglers_;
   ReportObserver observer_;
 };

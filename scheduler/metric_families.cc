@@ -26,8 +26,8 @@ std::span<const double> part(const std::vector<double>& values, std::size_t i, s
 
 }  // namespace
 
-MetricFamilies::MetricFamilies(const JobMetrics& metrics)
-    : metrics_(metrics), shape_(metrics.shape_), window_(metrics.window_.sum()) {}
+MetricFamilies::MetricFamilies(const JobFigures& figures)
+    : figures_(figures), shape_(figures.shape), window_(figures.window) {}
 
 std::vector<prometheus::MetricFamily> MetricFamilies::all(const ControlCounts& counts) {
   put_job(counts);
@@ -90,14 +90,14 @@ void MetricFamilies::put_job(const ControlCounts& counts) {
     put(counts.ranks[i], {{"health", std::string(name_of(static_cast<RankHealth>(i)))}});
   }
   gauge("cartesian_step", "The highest step that a rank has reported; -1 before the first.",
-        static_cast<double>(metrics_.step()));
+        static_cast<double>(figures_.step));
   gauge("cartesian_step_age_seconds",
         "Seconds since a rank first reported that step, or since the job began.",
-        metrics_.step_age().count());
+        figures_.step_age.count());
 }
 
 void MetricFamilies::put_latest() {
-  const auto& latest = metrics_.latest_;
+  const auto& latest = figures_.latest;
   const auto known = [&](std::string name, std::string help, double value) {
     gauge(std::move(name), std::move(help));
     if (latest.known) {
@@ -113,7 +113,7 @@ void MetricFamilies::put_latest() {
 }
 
 void MetricFamilies::put_time() {
-  const Histogram& steps = metrics_.step_s_;
+  const Histogram& steps = figures_.step_s;
   families_.push_back({"cartesian_step_seconds",
                        "Seconds that a rank's step took, one observation a rank and step.",
                        prometheus::MetricType::Histogram,
@@ -130,30 +130,30 @@ void MetricFamilies::put_time() {
 
   counter("cartesian_phase_seconds_total", "Seconds in each phase of the step, over ranks.");
   for (std::size_t i = 0; i < shape_.phases.size(); ++i) {
-    put(metrics_.totals_.phase_s[i], {{"phase", shape_.phases[i]}});
+    put(figures_.totals.phase_s[i], {{"phase", shape_.phases[i]}});
   }
   counter("cartesian_exposed_communication_seconds_total",
           "Seconds that ranks waited for messages instead of computing, over ranks.",
-          std::accumulate(metrics_.totals_.wait_s.begin(), metrics_.totals_.wait_s.end(), 0.0));
+          std::accumulate(figures_.totals.wait_s.begin(), figures_.totals.wait_s.end(), 0.0));
 }
 
 void MetricFamilies::put_rank_totals() {
   const auto each = [&](auto value) {
-    for (std::size_t rank = 0; rank < metrics_.ranks_.size(); ++rank) {
-      if (metrics_.ranks_[rank].last_s >= 0) {
+    for (std::size_t rank = 0; rank < figures_.ranks.size(); ++rank) {
+      if (figures_.ranks[rank].last_s >= 0) {
         put(value(rank), {{"rank", number(rank)}, {"host", shape_.hosts[rank]}});
       }
     }
   };
   gauge("cartesian_rank_step_seconds", "Seconds of the rank's last step.");
-  each([&](std::size_t rank) { return metrics_.ranks_[rank].last_s; });
+  each([&](std::size_t rank) { return figures_.ranks[rank].last_s; });
   counter("cartesian_rank_compute_seconds_total",
           "Seconds of the rank's steps in which it did not wait for others.");
-  each([&](std::size_t rank) { return metrics_.ranks_[rank].compute_s; });
+  each([&](std::size_t rank) { return figures_.ranks[rank].compute_s; });
   counter("cartesian_rank_wait_seconds_total", "Seconds that the rank waited for others.");
-  each([&](std::size_t rank) { return metrics_.totals_.wait_s[rank]; });
+  each([&](std::size_t rank) { return figures_.totals.wait_s[rank]; });
   counter("cartesian_rank_waited_for_seconds_total", "Seconds that others waited for the rank.");
-  each([&](std::size_t rank) { return metrics_.totals_.waited_for_s[rank]; });
+  each([&](std::size_t rank) { return figures_.totals.waited_for_s[rank]; });
 }
 
 void MetricFamilies::put_straggler_ratios() {
@@ -212,14 +212,14 @@ void MetricFamilies::put_node_waits() {
   counter("cartesian_node_wait_seconds_total",
           "Seconds that ranks of a node waited for those of another or their own; of at most 16 "
           "nodes.");
-  for (std::size_t i = 0; i < metrics_.node_waits_.size(); ++i) {
-    put(metrics_.node_waits_[i], {{"node", number(i / metrics_.paired_nodes_)},
-                                  {"awaited", number(i % metrics_.paired_nodes_)}});
+  for (std::size_t i = 0; i < figures_.node_waits.size(); ++i) {
+    put(figures_.node_waits[i], {{"node", number(i / figures_.paired_nodes)},
+                                 {"awaited", number(i % figures_.paired_nodes)}});
   }
 }
 
 void MetricFamilies::put_traffic() {
-  const auto& totals = metrics_.totals_;
+  const auto& totals = figures_.totals;
   counter("cartesian_tokens_total", "Tokens trained on, over ranks.", totals.tokens);
   scoped("cartesian_transport_bytes_total", "Bytes that ranks sent, inside nodes and between them.",
          totals.intra_bytes, totals.inter_bytes);
@@ -245,14 +245,14 @@ void MetricFamilies::put_traffic() {
 void MetricFamilies::put_colocation() {
   gauge("cartesian_colocation_rate",
         "Share of a token's pairs of A and B choices whose experts share a node, over the window.");
-  if (metrics_.placement_ == nullptr || shape_.groups != 2 || window_.co_activation.empty()) {
+  if (figures_.placement == nullptr || shape_.groups != 2 || window_.co_activation.empty()) {
     return;
   }
   const std::size_t size = shape_.co_activations() / static_cast<std::size_t>(shape_.layers);
   for (int layer = 0; layer < shape_.layers; ++layer) {
     const auto pairs = part(window_.co_activation, static_cast<std::size_t>(layer), size);
     if (any_positive(pairs)) {
-      put(colocation_rate(*metrics_.placement_, shape_.node_of_rank, layer, pairs),
+      put(colocation_rate(*figures_.placement, shape_.node_of_rank, layer, pairs),
           {{"layer", number(layer)}});
     }
   }
@@ -291,14 +291,14 @@ void MetricFamilies::put_experts() {
 void MetricFamilies::put_rank_imbalance() {
   gauge("cartesian_rank_load_imbalance",
         "Maximum over mean of the rows that the ranks' experts get, over the window.");
-  if (metrics_.placement_ == nullptr) {
+  if (figures_.placement == nullptr) {
     return;
   }
   const std::size_t size = shape_.loads() / static_cast<std::size_t>(std::max(1, shape_.layers));
   for (int layer = 0; layer < shape_.layers; ++layer) {
     const auto loads = part(window_.loads, static_cast<std::size_t>(layer), size);
     if (any_positive(loads)) {
-      put(imbalance(rank_loads(*metrics_.placement_, layer, loads)), {{"layer", number(layer)}});
+      put(imbalance(rank_loads(*figures_.placement, layer, loads)), {{"layer", number(layer)}});
     }
   }
 }
@@ -306,11 +306,11 @@ void MetricFamilies::put_rank_imbalance() {
 void MetricFamilies::put_expert_tokens() {
   counter("cartesian_expert_tokens_total",
           "Tokens that chose the expert; only layers that metrics.experts names.");
-  for (const int layer : metrics_.expert_layers_) {
+  for (const int layer : figures_.expert_layers) {
     for (int group = 0; group < shape_.groups; ++group) {
       for (int expert = 0; expert < shape_.experts; ++expert) {
         const int i = (layer * shape_.groups + group) * shape_.experts + expert;
-        put(metrics_.totals_.loads[static_cast<std::size_t>(i)],
+        put(figures_.totals.loads[static_cast<std::size_t>(i)],
             {{"layer", number(layer)}, {"group", group_name(group)}, {"expert", number(expert)}});
       }
     }
@@ -318,7 +318,7 @@ void MetricFamilies::put_expert_tokens() {
 }
 
 void MetricFamilies::put_planning() {
-  const auto& latest = metrics_.latest_;
+  const auto& latest = figures_.latest;
   gauge("cartesian_plan_version", "Version of the placement in force; 0 is the first.",
         static_cast<double>(latest.plan_version));
   counter("cartesian_plans_total", "Plans of placements by what became of them.");
@@ -331,7 +331,7 @@ void MetricFamilies::put_planning() {
 
 void MetricFamilies::put_control(const ControlCounts& counts) {
   counter("cartesian_reports_total", "Step reports that the coordinator took.",
-          static_cast<double>(metrics_.totals_.reports));
+          static_cast<double>(figures_.totals.reports));
   counter("cartesian_commands_total", "Commands that the coordinator gave to all ranks.",
           static_cast<double>(counts.commands));
   counter("cartesian_commands_late_total",

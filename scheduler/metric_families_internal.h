@@ -1,5 +1,5 @@
 #pragma once
-// MetricFamilies: writes what JobMetrics knows as Prometheus families. Not a public header.
+// MetricFamilies: writes JobFigures as Prometheus families. Not a public header.
 
 #include <prometheus/metric_family.h>
 
@@ -12,10 +12,10 @@ namespace cartesian {
 
 using MetricLabels = std::vector<prometheus::ClientMetric::Label>;
 
-/// For one reading. `metrics` must outlive it. Not thread-safe.
+/// For one reading. `figures` must outlive it. Not thread-safe.
 class MetricFamilies {
  public:
-  explicit MetricFamilies(const JobMetrics& metrics);
+  explicit MetricFamilies(const JobFigures& figures);
   std::vector<prometheus::MetricFamily> all(const ControlCounts& counts);
 
  private:
@@ -47,9 +47,9 @@ class MetricFamilies {
   void put_planning();
   void put_control(const ControlCounts& counts);
 
-  const JobMetrics& metrics_;
+  const JobFigures& figures_;
   const JobShape& shape_;
-  const StepSums window_;
+  const StepSums& window_;
   std::vector<prometheus::MetricFamily> families_;
 };
 

@@ -27,11 +27,12 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 
 constexpr Seconds kForever{1e6};
+constexpr Seconds kBetweenLooks{0.02};
 constexpr std::size_t kMaxAnswer = std::size_t{64} << 10;
 
 struct Target {
   std::string host;
-  std::string port = "80";
+  std::uint16_t port = 80;
   std::string authority;  // as in the URL
   std::string path;
 };
@@ -55,17 +56,36 @@ std::optional<Target> parse_target(std::string_view rest) {
   target.host = authority.substr(bracketed ? 1 : 0, host_end - (bracketed ? 1 : 0));
   authority.remove_prefix(host_end + (bracketed ? 1 : 0));
   if (!authority.empty()) {
-    std::uint16_t port = 0;
+    target.port = 0;
     const char* end = authority.data() + authority.size();
-    const auto [next, error] = std::from_chars(authority.data() + 1, end, port);
-    if (authority.front() != ':' || error != std::errc() || next != end || port == 0) {
+    const auto [next, error] = std::from_chars(authority.data() + 1, end, target.port);
+    if (authority.front() != ':' || error != std::errc() || next != end || target.port == 0) {
       return std::nullopt;
     }
-    target.port = std::to_string(port);
   }
   const bool printable = std::ranges::all_of(
       rest, [](char c) { return c > ' ' && c < '\x7f' && c != '@' && c != '?' && c != '#'; });
   return printable && !target.host.empty() ? std::optional(target) : std::nullopt;
+}
+
+/// For URLs (RFC 4648, section 5), without padding.
+std::string base64(std::string_view bytes) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  std::string text;
+  std::uint32_t bits = 0;
+  int pending = 0;  // of bits
+  for (const unsigned char byte : bytes) {
+    bits = (bits << 8) | byte;
+    pending += 8;
+    for (; pending >= 6; pending -= 6) {
+      text += kDigits[(bits >> (pending - 6)) & 63];
+    }
+  }
+  if (pending > 0) {
+    text += kDigits[(bits << (6 - pending)) & 63];
+  }
+  return text;
 }
 
 Target check_options(const PusherOptions& options) {
@@ -90,6 +110,9 @@ Target check_options(const PusherOptions& options) {
         fmt::format("metrics.push_every_s is {}; it is above 0", options.every.count()));
   }
   target->path += "/metrics/job/" + options.job;
+  if (!options.run.empty()) {  // any text: this is how Pushgateway takes it
+    target->path += "/run@base64/" + base64(options.run);
+  }
   return *target;
 }
 
@@ -105,7 +128,6 @@ class MetricsPusher::Client {
         monitor_(monitor),
         tell_(std::move(tell)),
         timer_(io_),
-        resolver_(io_),
         stream_(io_) {
     asio::co_spawn(io_, push_for_ever(), asio::detached);
     thread_ = std::thread([this] { io_.run(); });
@@ -115,7 +137,6 @@ class MetricsPusher::Client {
     asio::post(io_, [this] {
       stopping_ = true;
       timer_.cancel();
-      resolver_.cancel();
       stream_.close();
     });
     thread_.join();  // with every wait cancelled the coroutine ends
@@ -153,6 +174,36 @@ class MetricsPusher::Client {
     }
   }
 
+  /// Where to push to; none, and why, if that is not known within the time of a push.
+  awaitable<std::vector<tcp::endpoint>> find_host(std::string& trouble) {
+    error_code ignored;
+    if (const auto address = asio::ip::make_address(target_.host, ignored); !ignored) {
+      co_return std::vector<tcp::endpoint>{{address, target_.port}};
+    }
+    if (!lookup_) {
+      lookup_.emplace(target_.host, options_.resolver);
+    }
+    const Seconds deadline = clock_.now() + options_.timeout;
+    std::optional<HostAddresses> found = lookup_->result();
+    for (; !found && !stopping_ && clock_.now() < deadline; found = lookup_->result()) {
+      timer_.expires_after(in_ns(kBetweenLooks));
+      co_await timer_.async_wait(error_in(ignored));
+    }
+    std::vector<tcp::endpoint> endpoints;
+    if (!found) {
+      trouble = fmt::format("not found within {:g} s", options_.timeout.count());
+      co_return endpoints;
+    }
+    lookup_.reset();  // names may move: the next push asks anew
+    for (const std::string& text : found->numeric) {
+      if (const auto address = asio::ip::make_address(text, ignored); !ignored) {
+        endpoints.emplace_back(address, target_.port);
+      }
+    }
+    trouble = endpoints.empty() && found->trouble.empty() ? "it has no address" : found->trouble;
+    co_return endpoints;
+  }
+
   /// Returns what is wrong; empty if it was taken.
   awaitable<std::string> push() {
     const auto failed = [&](std::string_view what, const error_code& error) {
@@ -160,10 +211,10 @@ class MetricsPusher::Client {
                          error.message());
     };
     error_code error;
-    const auto endpoints =
-        co_await resolver_.async_resolve(target_.host, target_.port, error_in(error));
-    if (error || stopping_) {
-      co_return failed("its host", error);
+    std::string trouble;
+    const auto endpoints = co_await find_host(trouble);
+    if (endpoints.empty() || stopping_) {
+      co_return fmt::format("metrics cannot be pushed to {}: its host: {}", options_.url, trouble);
     }
     stream_.expires_after(in_ns(options_.timeout));
     co_await stream_.async_connect(endpoints, error_in(error));
@@ -208,9 +259,10 @@ class MetricsPusher::Client {
   Target target_;
   const JobMonitor& monitor_;
   std::function<void(const std::string&)> tell_;
+  SteadyClock clock_;
   asio::io_context io_{1};
   asio::steady_timer timer_;
-  tcp::resolver resolver_;
+  std::optional<HostLookup> lookup_;  // one at a time: a resolver that hangs costs one thread
   beast::tcp_stream stream_;
   std::set<std::string> told_;
   bool stopping_ = false;

@@ -1,6 +1,6 @@
 #pragma once
 // MetricsPusher: sends a JobMonitor's metrics to a Pushgateway, for jobs that Prometheus cannot
-// reach: PUT URL/metrics/job/JOB, over plain HTTP, on a thread of its own.
+// reach: PUT URL/metrics/job/JOB/run@base64/RUN, over plain HTTP, on a thread of its own.
 
 #include <cstdint>
 #include <functional>
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "scheduler/host_lookup.h"
 #include "scheduler/job_monitor.h"
 
 namespace cartesian {
@@ -16,7 +17,9 @@ struct PusherOptions {
   std::string url;                ///< http://HOST[:PORT][/PATH]
   std::string job = "cartesian";  ///< letters, digits, '_', '.' and '-'
   Seconds every{15};
-  Seconds timeout{5};  ///< of one push, once its host is known
+  Seconds timeout{5};    ///< of one push, and of the look-up of its host before it
+  std::string run = {};  ///< runs of one job keep their own metrics; empty: no part of the path
+  Resolver resolver = resolve_host;  ///< of the host's name
 };
 
 struct PushStatus {
@@ -32,7 +35,7 @@ class MetricsPusher {
   /// Throws ConfigError naming metrics.push_url, metrics.job or metrics.push_every_s.
   MetricsPusher(PusherOptions options, const JobMonitor& monitor,
                 std::function<void(const std::string&)> tell);
-  /// Drops what is being pushed; may wait for a look-up of the host's name.
+  /// Drops what is being pushed; waits for nothing.
   ~MetricsPusher();
 
   PushStatus status() const;

@@ -1,6 +1,5 @@
 #pragma once
-// ReportWindow: the sums of the step reports of all ranks since a moment, which re-planning and
-// metrics work from.
+// ReportWindow: the sums of the step reports of all ranks since a moment.
 
 #include <cstdint>
 #include <vector>

@@ -119,6 +119,7 @@ void StragglerWatch::add(int rank, const StepReport& report) {
   if (step->second.complete()) {
     complete_.push_back(step->second.evidence());
     open_.erase(step);
+    incomplete_ = 0;
     if (complete_.size() > kSteps) {
       complete_.pop_front();
     }
@@ -127,7 +128,17 @@ void StragglerWatch::add(int rank, const StepReport& report) {
     }
   } else if (open_.size() > kMostOpen) {
     open_.erase(open_.begin());
+    ++incomplete_;
+    if (incomplete_ == kGone) {
+      forget();
+    }
   }
+}
+
+void StragglerWatch::forget() {
+  complete_.clear();
+  suspects_.clear();
+  named_.clear();
 }
 
 void StragglerWatch::look() {

@@ -1,6 +1,7 @@
 #pragma once
 // StragglerWatch: who is a straggler now, by the step reports of all ranks. What is said of the
-// last steps comes from the middle half of them, so that a single hiccup changes nothing.
+// last steps comes from the middle half of them, so that a single hiccup changes nothing. When
+// steps go on without all their reports, who was named is forgotten.
 
 #include <cstdint>
 #include <deque>
@@ -53,6 +54,8 @@ class StragglerWatch {
   void add(int rank, const StepReport& report);
   /// With the figures of when they were last found.
   const std::vector<Straggler>& named() const { return named_; }
+  /// The last steps, kGone or more, lack reports: nobody can be named.
+  bool blind() const { return incomplete_ >= kGone; }
 
  private:
   struct Suspect {
@@ -62,9 +65,11 @@ class StragglerWatch {
     bool named = false;
   };
   void look();
+  void forget();
 
   const JobShape shape_;
   std::map<std::int64_t, StepEvidence> open_;  // by step
+  int incomplete_ = 0;                         // steps given up since the last complete one
   std::deque<StragglerEvidence> complete_;
   std::vector<Suspect> suspects_;
   std::vector<Straggler> named_;

@@ -118,7 +118,8 @@ std::string describe(const Straggler& straggler, const JobShape& shape) {
 }
 
 std::vector<std::string> straggler_news(const std::vector<Straggler>& before,
-                                        const std::vector<Straggler>& now, const JobShape& shape) {
+                                        const std::vector<Straggler>& now, const JobShape& shape,
+                                        bool blind) {
   std::vector<std::string> sentences;
   for (const Straggler& one : now) {
     if (!contains(before, one)) {
@@ -127,8 +128,9 @@ std::vector<std::string> straggler_news(const std::vector<Straggler>& before,
   }
   for (const Straggler& one : before) {
     if (!contains(now, one)) {
-      sentences.push_back(
-          fmt::format("straggler: {} is as fast as the others again", name_of(one, shape)));
+      sentences.push_back(fmt::format("straggler: {} is {}", name_of(one, shape),
+                                      blind ? "forgotten: steps lack the reports of some ranks"
+                                            : "as fast as the others again"));
     }
   }
   return sentences;

@@ -55,8 +55,9 @@ std::vector<Straggler> find_stragglers(const JobShape& shape, const StragglerEvi
 /// One sentence for an operator.
 std::string describe(const Straggler& straggler, const JobShape& shape);
 /// What to tell the operator who was told of `before`: a sentence for each that has come, and for
-/// each that is gone.
+/// each that is gone; if `blind`, because reports that would tell of it are missing.
 std::vector<std::string> straggler_news(const std::vector<Straggler>& before,
-                                        const std::vector<Straggler>& now, const JobShape& shape);
+                                        const std::vector<Straggler>& now, const JobShape& shape,
+                                        bool blind = false);
 
 }  // namespace cartesian

@@ -16,8 +16,8 @@ struct AgreedPlacement {
 
 /// What parallel.placement asks for, once it is certain that its memory will do; or if a run whose
 /// experts have moved is resumed, the placement that it left in its directory, unless that is of
-/// other ranks or nodes. Throws, on every rank alike, as make_placement() does, or ConfigError if ranks see
-/// different files. Collective.
+/// other ranks or nodes. Throws, on every rank alike, as make_placement() does, or ConfigError if
+/// ranks see different files. Collective.
 AgreedPlacement agreed_placement(Job& job, const Config& config, const Topology& topology,
                                  bool resume);
 

@@ -40,12 +40,15 @@ void check_reachable(const std::string& address, const std::vector<std::string>&
   }
 }
 
-/// Proven ranks may report as fast as they step; strangers are held off by their number.
+/// Proven ranks may report as fast as they step; strangers are held off by their number. A rank
+/// that is twice as late as late_s with its first word is overdue.
 CoordinatorOptions coordinator_options(const SchedulerConfig& config) {
   return {.address = config.address,
           .port = static_cast<std::uint16_t>(config.port),
           .session = {.silence = Seconds(config.dead_s), .messages_per_s = 1e5, .burst = 1e5},
-          .job = {.late = Seconds(config.late_s), .dead = Seconds(config.dead_s)}};
+          .job = {.late = Seconds(config.late_s),
+                  .dead = Seconds(config.dead_s),
+                  .absent = Seconds(2 * config.late_s)}};
 }
 
 JobSecret job_secret() {
@@ -136,6 +139,7 @@ ControlPlane::ControlPlane(Job& job, const Config& config, const Place& place)
 
 void ControlPlane::start_coordinator(Job& job, const Config& config, const Place& place,
                                      const JobSecret& secret) {
+  address_ = config.scheduler.address;
   coordinator_ =
       std::make_unique<Coordinator>(coordinator_options(config.scheduler), shape_, secret);
   desk_ = std::make_unique<CommandDesk>(job.files, job.clock, *coordinator_,
@@ -241,18 +245,31 @@ std::optional<Command> ControlPlane::agreed(std::span<const double> votes, std::
     endpoint_->attend();
   }
   if (coordinator_ != nullptr) {
-    tell_of_stragglers(next_step - 1);
+    tell_of_standing(next_step - 1);
   }
   return command;
 }
 
-void ControlPlane::tell_of_stragglers(std::int64_t step) {
-  std::vector<Straggler> named;
-  coordinator_->inspect([&](const JobState& state) { named = state.stragglers(); });
-  for (const std::string& sentence : straggler_news(told_, named, shape_)) {
+void ControlPlane::tell_of_standing(std::int64_t step) {
+  JobStanding now = coordinator_->standing();
+  if (!now.overdue.empty() && !told_overdue_) {
+    told_overdue_ = true;
+    tell_of_overdue(now.overdue);
+  }
+  for (const std::string& sentence : straggler_news(told_, now.stragglers, shape_, now.blind)) {
     say_(fmt::format("step {}: {}", step, sentence));
   }
-  told_ = std::move(named);
+  told_ = std::move(now.stragglers);
+}
+
+void ControlPlane::tell_of_overdue(const std::vector<int>& ranks) {
+  const std::vector<std::string> troubles = coordinator_->last_troubles();
+  say_(fmt::format(
+      "control plane: not heard of yet: {}. Their reports are missing, and nobody is named as a "
+      "straggler without them. Can their hosts reach rank 0 at {} port {}?{}{}",
+      list_ranks(ranks, shape_), address_, coordinator_->port(),
+      troubles.empty() ? "" : " The last connection that failed: ",
+      troubles.empty() ? "" : troubles.back()));
 }
 
 int ControlPlane::run(const std::function<int()>& work) {
@@ -283,10 +300,9 @@ void ControlPlane::finish(int exit_code, const std::string& reason) {
     const SteadyClock clock;
     const Seconds deadline = clock.now() + limit;
     const auto ended = [&] {
-      std::size_t finished = 0;
-      coordinator_->inspect(
-          [&](const JobState& state) { finished = state.in_health(RankHealth::finished).size(); });
-      return finished == shape_.hosts.size();
+      bool over = false;
+      coordinator_->inspect([&](const JobState& state) { over = state.over(); });
+      return over;
     };
     while (!ended() && clock.now() < deadline) {
       std::this_thread::sleep_for(kBetweenLooks);

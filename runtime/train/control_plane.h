@@ -74,7 +74,8 @@ class ControlPlane {
   using Vote = std::array<double, 3>;
   Vote vote(std::int64_t next_step);
   /// The same on every rank. Beside rank 0 it also looks for what the operator asks, sends anew
-  /// what came too late for some rank, and tells of stragglers that come and go.
+  /// what came too late for some rank, and tells of ranks that do not come to the coordinator and
+  /// of stragglers that come and go.
   std::optional<Command> agreed(std::span<const double> votes, std::int64_t next_step);
 
   /// Runs `work`, the training, and says goodbye with its exit code, or with what it throws.
@@ -90,14 +91,17 @@ class ControlPlane {
  private:
   void start_coordinator(Job& job, const Config& config, const Place& place,
                          const JobSecret& secret);
-  /// Beside rank 0: what has become of stragglers since it was last told.
-  void tell_of_stragglers(std::int64_t step);
+  /// Beside rank 0: which ranks never came to the coordinator, once; and what has become of
+  /// stragglers since it was last told.
+  void tell_of_standing(std::int64_t step);
+  void tell_of_overdue(const std::vector<int>& ranks);
   void finish(int exit_code, const std::string& reason);
 
   const TimedTransport& transport_;
   std::function<void(const std::string&)> say_;
   std::int64_t tokens_;  ///< of a step, at home on this rank
   JobShape shape_;
+  std::string address_;  ///< of the coordinator
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<CommandDesk> desk_;
   std::unique_ptr<MetricsEndpoint> endpoint_;
@@ -106,6 +110,7 @@ class ControlPlane {
   std::vector<double> waits_;  ///< [ranks] before the step, then of it
   std::optional<Command> voted_;
   std::vector<Straggler> told_;  ///< of these, and that they are there
+  bool told_overdue_ = false;
 };
 
 }  // namespace cartesian

@@ -37,7 +37,7 @@ MetricsEndpoint::MetricsEndpoint(Job& job, const Config& config, Coordinator& co
     serve(job, config);
   }
   if (!config.metrics.push_url.empty()) {
-    push(config.metrics);
+    push(config.metrics, config.run.dir);
   }
 }
 
@@ -65,14 +65,15 @@ void MetricsEndpoint::serve(Job& job, const Config& config) {
   say_("metrics: " + url);
 }
 
-void MetricsEndpoint::push(const MetricsConfig& metrics) {
-  pusher_.emplace(
-      PusherOptions{
-          .url = metrics.push_url, .job = metrics.job, .every = Seconds(metrics.push_every_s)},
-      monitor_, [this](const std::string& trouble) {
-        const std::lock_guard lock(mutex_);
-        troubles_.push_back(trouble);
-      });
+void MetricsEndpoint::push(const MetricsConfig& metrics, const std::string& run) {
+  pusher_.emplace(PusherOptions{.url = metrics.push_url,
+                                .job = metrics.job,
+                                .every = Seconds(metrics.push_every_s),
+                                .run = run},
+                  monitor_, [this](const std::string& trouble) {
+                    const std::lock_guard lock(mutex_);
+                    troubles_.push_back(trouble);
+                  });
   say_(fmt::format("metrics: pushed to {} as job {}", metrics.push_url, metrics.job));
 }
 

@@ -45,7 +45,7 @@ class MetricsEndpoint {
 
  private:
   void serve(Job& job, const Config& config);
-  void push(const MetricsConfig& metrics);
+  void push(const MetricsConfig& metrics, const std::string& run);
 
   FileSystem& files_;
   std::function<void(const std::string&)> say_;

@@ -36,6 +36,13 @@ TEST(Metrics, HistogramBucketsIncludeTheirUpperBound) {
   EXPECT_DOUBLE_EQ(histogram.sum(), 114.6);
   EXPECT_EQ(&histogram, &metrics.histogram("h", {9.0}));
   EXPECT_EQ(histogram.bounds().size(), 3U);
+
+  const Histogram copy = histogram;
+  histogram.observe(1.5);
+  EXPECT_EQ(copy.bucket(1), 2);
+  EXPECT_EQ(copy.bucket(3), 2);
+  EXPECT_EQ(copy.count(), 7);
+  EXPECT_DOUBLE_EQ(copy.sum(), 114.6);
 }
 
 TEST(Metrics, ThreadsLoseNoCounts) {

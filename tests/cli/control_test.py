@@ -1,5 +1,6 @@
 """A run that is watched and told what to do while it trains."""
 
+import base64
 import hashlib
 import hmac
 import http.server
@@ -143,7 +144,8 @@ class Control(CliTest):
             result = self.run_program("train", config, ranks=2)
             gateway.shutdown()
         self.assertIn(f"metrics: pushed to {url} as job tests", result.out)
-        self.assertEqual({path for path, _ in Gateway.pushes}, {"/metrics/job/tests"})
+        group = base64.urlsafe_b64encode(str(run.path).encode()).decode().rstrip("=")
+        self.assertEqual({path for path, _ in Gateway.pushes}, {f"/metrics/job/tests/run@base64/{group}"})
         self.assertRegex(Gateway.pushes[-1][1], rf"(?m)^cartesian_step {run.steps()[-1]}$")
 
     def test_a_gateway_that_is_away_costs_no_step(self):

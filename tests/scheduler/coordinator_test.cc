@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "scheduler/agent.h"
 #include "scheduler/asio_internal.h"
+#include "scheduler/report_window.h"
 #include "tests/scheduler/sample_job.h"
 #include "tests/support/expect_error.h"
 
@@ -80,9 +81,11 @@ class CoordinatorTest : public ::testing::Test {
 };
 
 TEST_F(CoordinatorTest, ReportsArriveAndRanksFinish) {
-  const auto coordinator = this->coordinator();
-  start_agents(coordinator->port());
   const JobShape shape = testing_job::shape(kRanks);
+  ReportWindow window(shape);
+  const auto coordinator = this->coordinator();
+  coordinator->observe([&](int rank, const StepReport& report) { window.add(rank, report); });
+  start_agents(coordinator->port());
   for (std::int64_t step = 0; step < 20; ++step) {  // some before they are registered
     for (int rank = 0; rank < kRanks; ++rank) {
       agents_[static_cast<std::size_t>(rank)]->report(testing_job::report(shape, rank, step));
@@ -94,10 +97,32 @@ TEST_F(CoordinatorTest, ReportsArriveAndRanksFinish) {
     EXPECT_EQ(agent->status().dropped, 0);
   }
   EXPECT_EQ(in_health(*coordinator, RankHealth::finished).size(), kRanks);
-  const ReportWindow window = coordinator->take_window();
+  coordinator->observe(nullptr);
   EXPECT_EQ(window.reports, 20 * kRanks);
   EXPECT_EQ(window.last_step, 19);
   EXPECT_EQ(coordinator->troubles(), 0);
+}
+
+TEST_F(CoordinatorTest, ItsStandingWaitsForNobodyWhoLooksAtTheState) {
+  CoordinatorOptions options;
+  options.job.absent = Seconds{-1};
+  const auto coordinator = this->coordinator(options);
+  const JobShape shape = testing_job::shape(kRanks);
+  start_agents(coordinator->port());
+  for (std::int64_t step = 0; step < 12; ++step) {
+    for (int rank = 0; rank < kRanks; ++rank) {
+      StepReport report = testing_job::report(shape, rank, step);
+      report.step_s += rank == 0 ? 50 : 0;
+      agents_[static_cast<std::size_t>(rank)]->report(std::move(report));
+    }
+  }
+  await([&] { return !coordinator->standing().stragglers.empty(); }, "rank 0 is named");
+  JobStanding standing;
+  coordinator->inspect([&](const JobState& /*state*/) { standing = coordinator->standing(); });
+  ASSERT_EQ(standing.stragglers.size(), 1U);
+  EXPECT_EQ(standing.stragglers[0].number, 0);
+  EXPECT_FALSE(standing.blind);
+  EXPECT_EQ(standing.overdue, std::vector<int>{});  // all have come
 }
 
 /// Ranks go through steps one after the other, as a collective would have them.

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "base/error.h"
+#include "scheduler/report_window.h"
 #include "tests/scheduler/sample_job.h"
 
 namespace cartesian {
@@ -33,7 +36,6 @@ class JobStateTest : public ::testing::Test {
 
 TEST_F(JobStateTest, HealthFollowsWhatIsHeard) {
   EXPECT_EQ(state_.in_health(RankHealth::absent), (Ranks{0, 1, 2, 3}));
-  EXPECT_EQ(state_.silent(Seconds{0}), Ranks{});
   admit_all();
   EXPECT_EQ(state_.in_health(RankHealth::alive), (Ranks{0, 1, 2, 3}));
   state_.goodbye(3, Goodbye{0, "done"});
@@ -46,13 +48,45 @@ TEST_F(JobStateTest, HealthFollowsWhatIsHeard) {
   EXPECT_EQ(state_.health(1), RankHealth::late);
   EXPECT_EQ(state_.health(2), RankHealth::lost);
   EXPECT_EQ(state_.health(3), RankHealth::finished);
-  EXPECT_EQ(state_.silent(Seconds{3}), (Ranks{1, 2}));
   EXPECT_EQ(state_.rank(2).cause, "reset by peer");
   clock_.advance(Seconds{25});
   EXPECT_EQ(state_.in_health(RankHealth::dead), (Ranks{1, 2}));
   EXPECT_EQ(state_.health(0), RankHealth::late);
   state_.heartbeat(1, Heartbeat{2});
   EXPECT_EQ(state_.health(1), RankHealth::alive);
+}
+
+TEST_F(JobStateTest, ARankThatSaysThatItFailedIsDead) {
+  admit_all();
+  const std::vector<std::int32_t> codes = {0, 75, 1, 137};
+  for (int rank = 0; rank < kRanks; ++rank) {
+    EXPECT_FALSE(state_.over());
+    state_.goodbye(rank, Goodbye{codes[static_cast<std::size_t>(rank)], "so it is"});
+    state_.disconnect(rank, connection(rank), "said goodbye");
+  }
+  EXPECT_TRUE(state_.over());
+  EXPECT_EQ(state_.in_health(RankHealth::finished), (Ranks{0, 1}));
+  EXPECT_EQ(state_.in_health(RankHealth::dead), (Ranks{2, 3}));
+  EXPECT_EQ(state_.admit(hello(2, 8), 50).refusal, "");  // started anew
+  EXPECT_EQ(state_.health(2), RankHealth::alive);
+  EXPECT_FALSE(state_.over());
+}
+
+TEST_F(JobStateTest, RanksThatNeverCameAreOverdueInTheEnd) {
+  state_.admit(hello(2), connection(2));
+  clock_.advance(Seconds{10});
+  EXPECT_EQ(state_.overdue(), Ranks{});
+  clock_.advance(Seconds{0.5});
+  EXPECT_EQ(state_.overdue(), (Ranks{0, 1, 3}));
+  EXPECT_EQ(list_ranks(state_.overdue(), shape_), "rank 0 (host0), 1 (host0), 3 (host1)");
+  state_.admit(hello(0), connection(0));
+  state_.disconnect(2, connection(2), "reset by peer");  // lost, but it was here
+  clock_.advance(Seconds{60});
+  EXPECT_EQ(state_.overdue(), (Ranks{1, 3}));
+  const JobShape many = testing_job::shape(100);
+  Ranks all(100);
+  std::iota(all.begin(), all.end(), 0);
+  EXPECT_TRUE(list_ranks(all, many).ends_with("7 (host3) and 92 more"));
 }
 
 TEST_F(JobStateTest, DuplicatesAreRefusedAndTheSameProcessReturns) {
@@ -73,14 +107,17 @@ TEST_F(JobStateTest, DuplicatesAreRefusedAndTheSameProcessReturns) {
   EXPECT_EQ(state_.rank(1).registrations, 3);
 }
 
-TEST_F(JobStateTest, WindowsSumReports) {
+TEST_F(JobStateTest, ObserversSeeReportsOnceAndWindowsSumThem) {
   admit_all();
+  ReportWindow window(shape_);
+  state_.observe([&](int rank, const StepReport& report) { window.add(rank, report); });
   for (std::int64_t step = 3; step < 5; ++step) {
     for (int rank = 0; rank < kRanks; ++rank) {
-      EXPECT_EQ(state_.report(rank, testing_job::report(shape_, rank, step)), "");
+      for (int times = 0; times < 2; ++times) {
+        EXPECT_EQ(state_.report(rank, testing_job::report(shape_, rank, step)), "");
+      }
     }
   }
-  const ReportWindow window = state_.take_window();
   EXPECT_EQ(window.reports, 8);
   EXPECT_EQ(window.first_step, 3);
   EXPECT_EQ(window.last_step, 4);
@@ -95,18 +132,19 @@ TEST_F(JobStateTest, WindowsSumReports) {
   for (std::size_t i = 0; i < window.loads.size(); ++i) {
     EXPECT_EQ(window.loads[i], 8.0 * static_cast<double>(i));
   }
-  EXPECT_EQ(state_.window().reports, 0);
-  EXPECT_EQ(state_.window().loads, std::vector<double>(shape_.loads()));
   EXPECT_EQ(state_.rank(2).latest->step, 4);
   EXPECT_EQ(state_.step(), 4);
 }
 
 TEST_F(JobStateTest, ReportsOfAnotherShapeAreIgnored) {
   admit_all();
+  bool seen = false;
+  state_.observe([&](int /*rank*/, const StepReport& /*report*/) { seen = true; });
   StepReport report = testing_job::report(shape_, 1, 900);
   report.loads.pop_back();
   EXPECT_NE(state_.report(1, report), "");
-  EXPECT_EQ(state_.window().reports, 0);
+  EXPECT_FALSE(seen);
+  EXPECT_EQ(state_.rank(1).latest, std::nullopt);
   EXPECT_EQ(state_.step(), -1);
 }
 

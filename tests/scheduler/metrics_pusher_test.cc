@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "scheduler/asio_internal.h"
@@ -141,6 +144,57 @@ TEST_F(MetricsPusherTest, AMuteGatewayRunsIntoTheDeadline) {
   EXPECT_NE(pusher->status().trouble.find("no answer"), std::string::npos);
   const auto stuck = this->pusher({url, "cartesian", kHour, kHour});
   EXPECT_FALSE(stuck->finish(Seconds{0.01}));  // and its end waits for nothing
+}
+
+TEST_F(MetricsPusherTest, RunsOfOneJobAreGroupsOfTheirOwn) {
+  // Three lengths, for base64's three cases; "?" and ">" are in the digits that URLs differ in.
+  const std::vector<std::pair<std::string, std::string>> runs = {
+      {"runs/a", "cnVucy9h"}, {"runs/a?", "cnVucy9hPw"}, {"runs/~~>", "cnVucy9-fj4"}};
+  for (const auto& [run, encoded] : runs) {
+    Gateway gateway({200});
+    PusherOptions options{gateway.url(), "cartesian", kHour};
+    options.run = run;
+    EXPECT_TRUE(pusher(options)->finish(kPatience));
+    EXPECT_EQ(gateway.requests()[0].target(), "/metrics/job/cartesian/run@base64/" + encoded);
+  }
+}
+
+TEST_F(MetricsPusherTest, NamesAreLookedUp) {
+  Gateway gateway({200});
+  const std::string port = gateway.url().substr(gateway.url().rfind(':'));
+  PusherOptions options{"http://gateway" + port, "cartesian", kHour};
+  std::string asked;
+  options.resolver = [&](const std::string& host) {
+    asked = host;
+    return std::vector<std::string>{"127.0.0.1"};
+  };
+  EXPECT_TRUE(pusher(options)->finish(kPatience));
+  EXPECT_EQ(asked, "gateway");
+  EXPECT_EQ(gateway.requests()[0][http::field::host], "gateway" + port);
+  options.resolver = [](const std::string&) -> std::vector<std::string> {
+    throw std::runtime_error("no such host");
+  };
+  const auto nowhere = pusher(options);
+  EXPECT_FALSE(nowhere->finish(kPatience));
+  EXPECT_NE(nowhere->status().trouble.find("its host: no such host"), std::string::npos);
+  EXPECT_FALSE(resolve_host("localhost").empty());
+}
+
+TEST_F(MetricsPusherTest, AResolverThatHangsIsNotWaitedFor) {
+  std::promise<void> released;
+  PusherOptions options{"http://gateway", "cartesian", kHour, Seconds{0.1}};
+  options.resolver = [gate = released.get_future().share()](const std::string&) {
+    gate.wait();
+    return std::vector<std::string>{};
+  };
+  auto pusher = this->pusher(options);
+  EXPECT_FALSE(pusher->finish(kPatience));
+  EXPECT_NE(pusher->status().trouble.find("its host: not found within 0.1 s"), std::string::npos);
+  options.timeout = kHour;
+  pusher = this->pusher(options);
+  EXPECT_FALSE(pusher->finish(Seconds{0.01}));
+  pusher.reset();  // else this would take an hour
+  released.set_value();
 }
 
 TEST_F(MetricsPusherTest, SettingsAreChecked) {

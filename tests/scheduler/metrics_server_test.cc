@@ -79,7 +79,13 @@ class MetricsServerTest : public ::testing::Test {
   JobSecret secret_ = JobSecret::random();
   JobShape shape_ = testing_job::shape(kRanks);
   FakeClock clock_;
-  Coordinator coordinator_{CoordinatorOptions{}, shape_, secret_};
+  /// Of ranks that do not come: no test waits so long.
+  static CoordinatorOptions patient() {
+    CoordinatorOptions options;
+    options.job.absent = Seconds{3600};
+    return options;
+  }
+  Coordinator coordinator_{patient(), shape_, secret_};
   JobMonitor monitor_{MonitorOptions{{"0", 10}, Seconds{600}}, coordinator_, clock_};
   std::unique_ptr<MetricsServer> server_;
   asio::io_context io_;
@@ -154,6 +160,24 @@ TEST_F(MetricsServerTest, HealthNamesLostRanks) {
     answer = get("/healthz");
   }
   EXPECT_NE(answer.find("rank 1 (host0) is lost: "), std::string::npos) << answer;
+}
+
+TEST_F(MetricsServerTest, HealthNamesRanksThatNeverCameAndThatFailed) {
+  CoordinatorOptions impatient;
+  impatient.job.absent = Seconds{-1};
+  Coordinator coordinator(impatient, shape_, secret_);
+  const JobMonitor monitor({}, coordinator, clock_);
+  AgentOptions options;
+  options.port = coordinator.port();
+  options.rank = 1;
+  options.ranks = kRanks;
+  Agent agent(options, secret_);
+  EXPECT_TRUE(agent.finish(1, "the loss is not finite", kPatience));
+  EXPECT_EQ(monitor.troubles(), (std::vector<std::string>{
+                                    "rank 1 (host0) is dead: exit code 1: the loss is not finite",
+                                    "rank 0 (host0) is absent: it never came to the coordinator"}));
+  EXPECT_NE(monitor.metrics_text().find("cartesian_ranks_by_health{health=\"dead\"} 1\n"),
+            std::string::npos);
 }
 
 TEST_F(MetricsServerTest, PlacementsAreFilesWithAVersion) {

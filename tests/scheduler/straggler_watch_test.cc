@@ -149,5 +149,43 @@ TEST_F(StragglerWatchTest, StepsThatLackAReportDoNotCount) {
   EXPECT_EQ(watch.named().size(), 1U);
 }
 
+TEST_F(StragglerWatchTest, WhoWasNamedIsForgottenWhenReportsAreMissing) {
+  StragglerWatch watch(shape_);
+  std::int64_t step = 0;
+  while (step < 20) {
+    add_step(watch, step++, 1, 1);
+  }
+  ASSERT_EQ(watch.named().size(), 1U);
+  EXPECT_FALSE(watch.blind());
+  const auto add_without_last = [&] {
+    for (int rank = 0; rank < 3; ++rank) {
+      watch.add(rank, report(step));
+    }
+    ++step;
+  };
+  for (int i = 0; i < 30; ++i) {  // now and then one is missing, which a full step makes good
+    add_without_last();
+    add_step(watch, step++, 1, 1);
+  }
+  EXPECT_EQ(watch.named().size(), 1U);
+  int steps = 0;
+  while (!watch.named().empty()) {
+    EXPECT_FALSE(watch.blind());
+    add_without_last();
+    ASSERT_LE(++steps, 40);
+  }
+  EXPECT_TRUE(watch.blind());
+  for (int i = 0; i < 100; ++i) {
+    add_without_last();
+  }
+  EXPECT_TRUE(watch.named().empty());
+  for (int i = 0; i < 9; ++i) {  // all are heard again
+    EXPECT_TRUE(watch.named().empty()) << i;
+    add_step(watch, step++, 1, 1);
+    EXPECT_FALSE(watch.blind());
+  }
+  EXPECT_EQ(watch.named().size(), 1U);
+}
+
 }  // namespace
 }  // namespace cartesian

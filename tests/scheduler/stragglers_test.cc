@@ -124,6 +124,9 @@ TEST(Stragglers, NewsAreOfThoseThatComeAndGo) {
                                       "straggler: rank 3 (host1) is as fast as the others again"}));
   EXPECT_EQ(straggler_news({link}, {}, shape),
             std::vector<std::string>{"straggler: node 3 (host3) is as fast as the others again"});
+  EXPECT_EQ(straggler_news({link}, {}, shape, /*blind=*/true),
+            std::vector<std::string>{
+                "straggler: node 3 (host3) is forgotten: steps lack the reports of some ranks"});
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "runtime/train/control_plane.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -18,6 +19,7 @@
 #include "runtime/data/staged_files.h"
 #include "runtime/data/token_file_writer.h"
 #include "runtime/train/trainer.h"
+#include "scheduler/report_window.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_model.h"
@@ -27,6 +29,32 @@ namespace {
 
 constexpr int kRanks = 3;
 constexpr std::int64_t kSteps = 12;
+
+/// A rank that has a control plane and no training.
+struct ControlledRank {
+  /// Of one thread. `files`, `clock`, `transport` and `stop` must outlive it.
+  ControlledRank(FileSystem& files, const Clock& clock, Transport& transport, StopSignal& stop,
+                 const Config& config)
+      : job{files, clock, metrics, transport, stop},
+        topology(find_topology(transport, {})),
+        placement(
+            Placement::linear(placement_shape(config.model, topology.ranks()), topology.ranks())),
+        timed(transport, steady, metrics),
+        control(job, config,
+                {.topology = topology,
+                 .placement = placement,
+                 .transport = timed,
+                 .say = [this](const std::string& text) { said.push_back(text); }}) {}
+
+  SteadyClock steady;
+  Metrics metrics;
+  Job job;
+  Topology topology;
+  Placement placement;
+  TimedTransport timed;
+  std::vector<std::string> said;
+  ControlPlane control;
+};
 
 class ControlPlaneTest : public testing::Test {
  protected:
@@ -56,16 +84,20 @@ class ControlPlaneTest : public testing::Test {
     return config;
   }
 
-  /// Trains; `look` sees rank 0's control plane when all have ended.
-  void train(const Config& config, const std::function<void(ControlPlane&)>& look = {}) {
+  using Look = std::function<void(ControlPlane&)>;
+  /// Trains; `before` and `after` see rank 0's control plane.
+  void train(const Config& config, const Look& before = {}, const Look& after = {}) {
     const SteadyClock clock;
     run_local_ranks(kRanks, [&](Transport& transport) {
       Metrics metrics;
       Job job{*files_, clock, metrics, transport, stop_};
       Trainer trainer(job, config, {});
+      if (before && job.is_root()) {
+        before(trainer.control());
+      }
       EXPECT_EQ(trainer.run(), kExitOk);
-      if (look && job.is_root()) {
-        look(trainer.control());
+      if (after && job.is_root()) {
+        after(trainer.control());
       }
     });
   }
@@ -146,8 +178,12 @@ TEST_F(ControlPlaneTest, ChangesNoBitAndReportsWhatTheLogsSay) {
   with.scheduler.enabled = true;
   std::optional<ReportWindow> window;
   std::vector<int> finished;
-  train(with, [&](ControlPlane& control) {
-    window = control.coordinator()->take_window();
+  const auto sum_reports = [&](ControlPlane& control) {
+    control.coordinator()->inspect([&](const JobState& state) { window.emplace(state.shape()); });
+    control.coordinator()->observe(
+        [&](int rank, const StepReport& report) { window->add(rank, report); });
+  };
+  train(with, sum_reports, [&](ControlPlane& control) {
     control.coordinator()->inspect(
         [&](const JobState& state) { finished = state.in_health(RankHealth::finished); });
   });
@@ -197,23 +233,13 @@ TEST_F(ControlPlaneTest, AllRanksActOnACommandBeforeTheSameStep) {
   Config with = config("commands");
   with.scheduler.enabled = true;
   files_->create_directories(with.run.dir);
-  const SteadyClock steady;
   std::mutex mutex;
   std::vector<std::int64_t> acted;
   run_local_ranks(kRanks, [&](Transport& transport) {
-    Metrics metrics;
     FakeClock clock;
-    Job job{*files_, clock, metrics, transport, stop_};
-    const Topology topology = find_topology(transport, {});
-    const Placement placement =
-        Placement::linear(placement_shape(with.model, topology.ranks()), topology.ranks());
-    const TimedTransport timed(transport, steady, metrics);
-    ControlPlane control(job, with,
-                         {.topology = topology,
-                          .placement = placement,
-                          .transport = timed,
-                          .say = [](const std::string&) {}});
-    if (job.is_root()) {
+    ControlledRank rank(*files_, clock, transport, stop_, with);
+    ControlPlane& control = rank.control;
+    if (rank.job.is_root()) {
       files_->write_atomically(Path(with.run.dir) / kCommandFile, "checkpoint\n");
     }
     // However long the command takes: at some step all have it.
@@ -242,23 +268,45 @@ TEST_F(ControlPlaneTest, AllRanksActOnACommandBeforeTheSameStep) {
   EXPECT_EQ(acted, std::vector<std::int64_t>(kRanks, acted.at(0)));
 }
 
+TEST_F(ControlPlaneTest, ARankThatDoesNotReachTheCoordinatorIsNamedOnce) {
+  Config with = config("unreached");
+  with.scheduler.enabled = true;
+  with.scheduler.late_s = 0;  // and overdue at once
+  files_->create_directories(with.run.dir);
+  const SteadyClock clock;
+  run_local_ranks(kRanks, [&](Transport& transport) {
+    Config mine = with;
+    if (transport.rank() == 1) {
+      mine.scheduler.address = "127.0.0.2";  // where nobody listens
+    }
+    ControlledRank rank(*files_, clock, transport, stop_, mine);
+    ControlPlane& control = rank.control;
+    if (rank.job.is_root()) {
+      while (control.coordinator()->standing().overdue != std::vector<int>{1}) {
+        std::this_thread::yield();
+      }
+      for (std::int64_t step = 1; step < 4; ++step) {
+        EXPECT_EQ(control.agreed(ControlPlane::Vote{}, step), std::nullopt);
+      }
+      EXPECT_EQ(rank.said.size(), 1U);
+      const std::string expected = fmt::format(
+          "control plane: not heard of yet: rank 1 ({}). Their reports are missing, and nobody is "
+          "named as a straggler without them. Can their hosts reach rank 0 at 127.0.0.1 port {}?",
+          transport.host(), control.coordinator()->port());
+      EXPECT_EQ(rank.said.at(0).substr(0, expected.size()), expected);
+    }
+    barrier(transport);
+  });
+}
+
 TEST_F(ControlPlaneTest, SaysWhyARunEnded) {
   Config with = config("failing");
   with.scheduler.enabled = true;
   files_->create_directories(with.run.dir);
   const SteadyClock clock;
   run_local_ranks(1, [&](Transport& transport) {
-    Metrics metrics;
-    Job job{*files_, clock, metrics, transport, stop_};
-    const Topology topology = find_topology(transport, {});
-    const Placement placement =
-        Placement::linear(placement_shape(with.model, topology.ranks()), topology.ranks());
-    const TimedTransport timed(transport, clock, metrics);
-    ControlPlane control(job, with,
-                         {.topology = topology,
-                          .placement = placement,
-                          .transport = timed,
-                          .say = [](const std::string&) {}});
+    ControlledRank rank(*files_, clock, transport, stop_, with);
+    ControlPlane& control = rank.control;
     const auto registered = [&] {
       bool alive = false;
       control.coordinator()->inspect(
