@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import sys
 import threading
 import time
 import unittest
@@ -19,6 +20,14 @@ SCRIPT = ROOT / "cluster" / "emulate.sh"
 NAME = "cartesian-strag" + hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 SENTENCE = re.compile(r"^step (\d+): straggler: (rank|node) (\d+) \(node\d+\)(:| computes)", re.MULTILINE)
 GONE = re.compile(r"^step (\d+): straggler: (rank|node) (\d+) .* as fast as the others again$", re.MULTILINE)
+# Prints the answer, whatever its status.
+ASK = """
+import http.client, sys, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+connection.request("GET", url.path)
+print(connection.getresponse().read().decode())
+"""
 SETTLED = 20  # steps, after which the first ones are forgotten
 SOON = 10  # steps from a disturbance to its sentence
 ENOUGH = 40  # steps: far more than it takes
@@ -62,8 +71,9 @@ class EmulatedStragglers(CliTest):
 
     def start_training(self, ranks_a_node, **changes):
         """On four nodes, for as long as the test wants, past its first steps."""
-        config, run = self.config(train__steps=100000, valid__every=0, parallel__threads=1, scheduler__enabled=True,
-                                  scheduler__address="10.77.0.1", **changes)
+        settings = dict(train__steps=100000, valid__every=0, parallel__threads=1, scheduler__enabled=True,
+                        scheduler__address="10.77.0.1")
+        config, run = self.config(**{**settings, **changes})
         job = self.start_command(["bash", SCRIPT, "run", "4", ranks_a_node, "--", PROGRAM, "train", config])
         self.wait_for_lines(job, run, SETTLED)
         return job, run
@@ -104,6 +114,20 @@ class EmulatedStragglers(CliTest):
         self.assertEqual([(kind, number) for _, kind, number in GONE.findall(job.output())], [("node", "2")], job.output())
         self.end(job)
         self.assertEqual(len(SENTENCE.findall(job.output())), 1, job.output())  # once, not at every step
+
+    def test_ranks_that_do_not_reach_the_coordinator_are_named(self):
+        self.emulate("up", "4")
+        self.emulate("enter", "0", "--", "ip", "address", "add", "10.99.0.1/32", "dev", "lo")  # no way leads there
+        job, run = self.start_training("1", scheduler__address="10.99.0.1", scheduler__heartbeat_s=0.5, scheduler__late_s=1,
+                                       metrics__port=0)
+        sentence = r"control plane: not heard of yet: rank 1 \(node1\), 2 \(node2\), 3 \(node3\)\. .* at 10\.99\.0\.1 port \d+\?"
+        wait_until(lambda: not job.running() or re.search(sentence, job.output()))
+        url = (run.path / "metrics_address").read_text().strip().replace("/metrics", "/healthz")
+        health = self.start_command(["bash", SCRIPT, "enter", "0", "--", sys.executable, "-c", ASK, url]).wait()
+        self.assertEqual(re.findall(r"(?m)^rank (\d) \(node\d\) is absent: ", health.out), ["1", "2", "3"], health)
+        self.wait_for_lines(job, run, self.steps(run) + 5)  # training goes on
+        self.assertEqual(len(re.findall(sentence, job.output())), 1, job.output())
+        self.end(job)
 
     def test_a_slow_rank_is_named(self):
         self.emulate("up", "4", "--rate", "10gbit")
