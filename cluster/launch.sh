@@ -12,10 +12,10 @@ usage: cluster/launch.sh [-n N] [--hosts FILE] [--max-restarts N] [--min-ranks M
   --max-restarts N  bring the job back at most N times (3)
   --min-ranks M     after a failure, go on with the hosts of FILE that still answer if they have slots for M ranks (N)
   --discovery FILE  serve metrics, and tell Prometheus where by FILE while the job runs (file_sd; metrics.discovery_file);
-                    with --hosts of several hosts, set scheduler.address and metrics.address, too
+                    with --hosts of several hosts, set scheduler.address and metrics.address, too: 0.0.0.0 suits any rank 0
   --program PATH    the executable (default: as cluster/mpirun.sh finds it)
 Runs `cartesian train CONFIG --resume` by cluster/mpirun.sh.
-Examples: cluster/launch.sh -n 4 -- configs/quickstart.toml --set train.dtype=bfloat16
+Examples: cluster/launch.sh -n 4 -- configs/quickstart.toml --set run.dir=runs/mine
           cluster/launch.sh -n 16 --hosts hosts.txt --max-restarts 10 --min-ranks 8 -- configs/quickstart.toml
 Not brought back: a job that is done, was stopped with a checkpoint (exit code 75: Ctrl-C, TERM or USR1 ask for it), or was
 refused by every rank before its first step; nor one that is no further after three restarts. The exit code is the ranks'.
@@ -82,6 +82,11 @@ newest_step() {
   echo $((10#0${step##*[!0-9]}))
 }
 
+# Did this start log a step? It has gone on from the checkpoint of step $resumed_at, and has taken later lines away.
+has_stepped() {
+  [ "$run_dir/metrics.jsonl" -nt "$notes/start" ] && [ "$(newest_step)" -gt "$resumed_at" ]
+}
+
 # Ranks of this machine that still run, by process group, which the shell of each leads.
 local_ranks() {
   local note process host
@@ -106,7 +111,7 @@ end_ranks() {
 
 clean_up() {
   local process
-  trap '' INT TERM USR1
+  trap '' INT TERM HUP USR1
   if [ -n "$job" ] && kill -0 "$job" 2>/dev/null; then
     kill -TERM "$job" 2>/dev/null || true
     sleep 0.1
@@ -139,6 +144,8 @@ wait_for_job() {
 
 start() {
   rm -f "$notes"/*.started "$notes"/*.code
+  : >"$notes/start"
+  resumed_at=$(newest_checkpoint)
   bash "$here/mpirun.sh" -n "$ranks" ${hosts:+--hosts "$hosts"} --program sh -- \
     -c "$rank_script" "$notes" "$program" train "$@" &
   job=$!
@@ -192,11 +199,11 @@ survey_hosts() {
   mapfile -t lines < <(sed 's/#.*//' "$all_hosts" | grep '[^[:space:]]')
   for line in "${lines[@]}"; do
     echo "$line" >"$notes/host.$index"
-    timeout 30 mpirun --quiet --hostfile "$notes/host.$index" -np 1 nproc \
+    timeout 30 mpirun --quiet --hostfile "$notes/host.$index" -np 1 bash "$here/mpirun.sh" --cores \
       >"$notes/host.$index.cores" 2>/dev/null </dev/null &
     index=$((index + 1))
   done
-  wait
+  wait || true # a signal ends it early
   [ -z "$stopping" ] || return 0
   : >"$notes/hosts"
   for index in "${!lines[@]}"; do
@@ -219,8 +226,9 @@ survey_hosts() {
 prepare_restart() {
   local step checkpoint
   step=$(newest_step) checkpoint=$(newest_checkpoint)
+  if has_stepped; then proven=$ranks; fi
   if [ "$step" -gt "$best_step" ] || [ "$checkpoint" -gt "$best_checkpoint" ]; then
-    fruitless=0 proven=$ranks
+    fruitless=0
     [ "$step" -le "$best_step" ] || best_step=$step
     best_checkpoint=$checkpoint
   elif [ -n "$refused" ] && [ "$ranks" != "$proven" ]; then
@@ -273,11 +281,14 @@ min_ranks=${min_ranks:-$ranks}
 [ -x "$(command -v "$program")" ] || fail "$program is not a program"
 case " $* " in *" --resume "*) ;; *) set -- "$@" --resume ;; esac
 [ -z "$discovery" ] || set -- "$@" --set "metrics.discovery_file=$discovery"
+# A rank cannot see where its output goes in the end: mpirun gives it, and so the shell above it, a terminal.
+[ -t 1 ] || set -- "$1" --set run.progress=plain "${@:2}"
 
 job='' notes='' stopping='' code=0 ending='' refused='' restarts=0 fruitless=0 proven='' wanted=$ranks hosts=$all_hosts
 trap clean_up EXIT
 trap 'pass_on INT' INT
 trap 'pass_on TERM' TERM
+trap 'pass_on HUP' HUP
 trap 'pass_on USR1' USR1
 run_dir=$(find_run_dir "$@")
 # On several hosts the notes must be where all see them, as the run is.

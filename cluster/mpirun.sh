@@ -12,14 +12,15 @@ usage: cluster/mpirun.sh [-n N] [--hosts FILE] [--program PATH] [-- ] SUBCOMMAND
   --cores         print how many cores this machine offers, and end
   --which         print the executable that is the default, and end
 Example: cluster/mpirun.sh -n 4 -- train configs/quickstart.toml --set train.steps=100
-OMP_NUM_THREADS, threads per rank, is set to cores / ranks unless you set it. The exit code is the job's.
+OMP_NUM_THREADS, threads per rank, is set to cores / ranks unless you set it or name hosts; there every rank takes its share of
+its host's processors. The exit code is the job's.
 TXT
 }
 
 # Physical cores that this process may use, by affinity and by the control group's quota.
 cores() {
   local count physical quota period
-  count=$(nproc)
+  count=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # which counts threads that OpenMP may have
   physical=$(lscpu -p=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l) || physical=0
   [ "$physical" -eq 0 ] || [ "$physical" -ge "$count" ] || count=$physical
   if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [ "$quota" != max ]; then
@@ -66,7 +67,7 @@ command -v mpirun >/dev/null || { echo "mpirun.sh: no mpirun; install Open MPI: 
 # (--quiet drops them) would only bury the program's own sentence.
 options=(--bind-to none)
 if [ -n "$hosts" ]; then
-  options+=(--hostfile "$hosts" -x OMP_NUM_THREADS)
+  options+=(--hostfile "$hosts" ${OMP_NUM_THREADS:+-x OMP_NUM_THREADS})
 elif [ "$ranks" -gt "$available" ]; then
   # Ranks that share a core must not spin while they wait.
   options+=(--quiet --oversubscribe --mca mpi_yield_when_idle 1)
@@ -76,23 +77,30 @@ fi
 if [ "$(id -u)" -eq 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
-threads=$((available / ranks))
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 1 ? threads : 1))}
+if [ -z "$hosts" ]; then
+  threads=$((available / ranks))
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 1 ? threads : 1))}
+fi
 
 # mpirun answers Ctrl-C and TERM by killing the ranks a second later. Ranks answer USR1, which mpirun passes on, by agreeing
 # on a step to stop at and writing a checkpoint; so that is what they get, and only a second Ctrl-C ends them at once.
 stop() {
   if [ -z "${stopping:-}" ]; then
     stopping=1
-    echo "mpirun.sh: stopping after a checkpoint; once more to stop at once" >&2
-    kill -USR1 "$job" 2>/dev/null || true
+    ask_for_stop
+    echo "mpirun.sh: stopping after a checkpoint; once more to stop at once" >&2 || true # the terminal may be gone
   else
     kill -TERM "$job" 2>/dev/null || true
   fi
 }
+# An mpirun that has not started its ranks yet would start none, and end with 0.
+ask_for_stop() {
+  until [ ! -e "/proc/$job/task/$job/children" ] || grep -qs . "/proc/$job/task/"*/children; do sleep 0.05; done
+  kill -USR1 "$job" 2>/dev/null || true
+}
 job=
-trap stop INT TERM
-trap 'kill -USR1 "$job" 2>/dev/null || true' USR1
+trap stop INT TERM HUP
+trap ask_for_stop USR1
 set -m  # a process group of its own, so that the terminal's Ctrl-C reaches only this script
 mpirun -np "$ranks" "${options[@]}" "$program" "$@" </dev/null &
 job=$!

@@ -51,36 +51,49 @@ PortionedMigration::PortionedMigration(const Placement& from, const Placement& t
   check(from.shape() == to.shape(), "a placement follows another of its shape");
   limits_.slots = std::max({limits.slots, most_slots(from), most_slots(to)});
   const PlacementShape& shape = from.shape();
-  held_.resize(as_index(shape.layers) * as_index(shape.ranks));
+  layers_.resize(as_index(shape.layers));
+  held_.resize(layers_.size() * as_index(shape.ranks));
+  drops_.resize(held_.size());
   for_each_expert(shape, [&](std::size_t index, int layer, int group, int expert) {
     const auto holders = from.replicas(layer, group, expert);
     const auto heirs = to.replicas(layer, group, expert);
     replicas_.emplace_back(holders.begin(), holders.end());
     wanted_.push_back(0);
     for (const int rank : holders) {
-      ++held_[slots_of({index, rank})];
+      const Change change{index, rank};
+      ++held_[slots_of(change)];
       if (!contains(heirs, rank)) {
-        drops_.push_back({index, rank});
+        drops_[slots_of(change)].push_back(change);
       }
     }
     for (const int rank : heirs) {
       if (!contains(holders, rank)) {
-        adds_.push_back({index, rank});
+        layers_[as_index(layer)].adds.push_back({index, rank});
         ++wanted_.back();
+        ++adds_left_;
       }
     }
   });
 }
 
-std::size_t PortionedMigration::slots_of(const Change& change) const {
-  const PlacementShape& shape = from_.shape();
-  const std::size_t layer = change.expert / (as_index(shape.groups) * as_index(shape.experts));
-  return layer * as_index(shape.ranks) + as_index(change.rank);
+std::size_t PortionedMigration::layer_of(std::size_t expert) const {
+  return expert / (as_index(from_.shape().groups) * as_index(from_.shape().experts));
 }
 
-bool PortionedMigration::fits(const MigrationPortion& portion, std::size_t more) const {
-  const double replicas = portion.replicas + static_cast<double>(more);
-  return limits_.bytes_per_portion == 0 || portion.replicas == 0 ||
+std::size_t PortionedMigration::slots_of(const Change& change) const {
+  return layer_of(change.expert) * as_index(from_.shape().ranks) + as_index(change.rank);
+}
+
+std::span<const int> PortionedMigration::heirs(std::size_t expert) const {
+  const std::size_t experts = as_index(from_.shape().experts);
+  const std::size_t group = expert / experts % as_index(from_.shape().groups);
+  return to_.replicas(static_cast<int>(layer_of(expert)), static_cast<int>(group),
+                      static_cast<int>(expert % experts));
+}
+
+bool PortionedMigration::fits(std::size_t more) const {
+  const auto replicas = static_cast<double>(taken_ + more);
+  return limits_.bytes_per_portion == 0 || taken_ == 0 ||
          replicas * limits_.expert_bytes <= limits_.bytes_per_portion;
 }
 
@@ -89,90 +102,91 @@ bool PortionedMigration::make_room(const Change& add) {
   if (held_[slots] < limits_.slots) {
     return true;
   }
-  const auto spare = std::ranges::find_if(drops_, [&](const Change& change) {
-    return slots_of(change) == slots && replicas_[change.expert].size() > 1;
-  });
-  if (spare == drops_.end()) {
+  const auto spare = std::ranges::find_if(
+      drops_[slots], [&](const Change& change) { return replicas_[change.expert].size() > 1; });
+  if (spare == drops_[slots].end()) {
     return false;
   }
-  drop(as_index(spare - drops_.begin()));
+  drop(*spare);
   return true;
 }
 
-void PortionedMigration::drop(std::size_t index) {
-  const Change change = drops_[index];
-  drops_.erase(drops_.begin() + static_cast<std::ptrdiff_t>(index));
+void PortionedMigration::drop(Change change) {
+  const std::size_t slots = slots_of(change);
+  std::erase_if(drops_[slots], [&](const Change& other) { return other.expert == change.expert; });
   std::erase(replicas_[change.expert], change.rank);
-  --held_[slots_of(change)];
+  --held_[slots];
 }
 
-void PortionedMigration::take(std::size_t index, MigrationPortion& portion) {
-  const Change change = adds_[index];
-  adds_.erase(adds_.begin() + static_cast<std::ptrdiff_t>(index));
+void PortionedMigration::take(Layer& layer, std::size_t index) {
+  const Change change = layer.adds[index];
+  layer.adds.erase(layer.adds.begin() + static_cast<std::ptrdiff_t>(index));
   std::vector<int>& ranks = replicas_[change.expert];
   ranks.insert(std::ranges::lower_bound(ranks, change.rank), change.rank);
   ++held_[slots_of(change)];
-  ++portion.replicas;
-  portion.bytes = portion.replicas * limits_.expert_bytes;
+  ++taken_;
+  --adds_left_;
   if (--wanted_[change.expert] > 0) {
     return;
   }
-  for (std::size_t i = drops_.size(); i-- > 0;) {
-    if (drops_[i].expert == change.expert) {
-      drop(i);
+  for (const int rank : std::vector<int>(ranks)) {
+    if (!contains(heirs(change.expert), rank)) {
+      drop({change.expert, rank});
     }
   }
 }
 
-void PortionedMigration::take_adds(MigrationPortion& portion) {
+bool PortionedMigration::take_adds(Layer& layer) {
   // What is taken may free slots of ranks that were passed over.
-  for (bool took = true; took;) {
+  for (bool took = !layer.stuck; took;) {
     took = false;
-    for (std::size_t i = 0; i < adds_.size();) {
-      if (!fits(portion, 1)) {
-        return;
+    for (std::size_t i = 0; i < layer.adds.size();) {
+      if (!fits(1)) {
+        return false;
       }
-      if (make_room(adds_[i])) {
-        take(i, portion);
+      if (make_room(layer.adds[i])) {
+        take(layer, i);
         took = true;
       } else {
         ++i;
       }
     }
   }
+  layer.stuck = true;
+  return true;
 }
 
-std::vector<PortionedMigration::Change> PortionedMigration::find_swap() const {
+std::vector<PortionedMigration::Change> PortionedMigration::find_swap(const Layer& layer) const {
   // A full rank that gets something gives something up, which has no other replica now and so is
   // wanted elsewhere, on a rank that is full, too: following that ends in a cycle.
   const auto same = [](const Change& a, const Change& b) {
     return a.expert == b.expert && a.rank == b.rank;
   };
   std::vector<Change> path;
-  Change at = adds_.front();
+  Change at = layer.adds.front();
   while (true) {
     const auto seen = std::ranges::find_if(path, [&](const Change& c) { return same(c, at); });
     if (seen != path.end()) {
       return {seen, path.end()};
     }
     path.push_back(at);
-    const auto given = std::ranges::find_if(
-        drops_, [&](const Change& change) { return slots_of(change) == slots_of(at); });
-    check(given != drops_.end(), "a full rank that gets an expert gives one up");
-    at = *std::ranges::find(adds_, given->expert, &Change::expert);
+    const std::vector<Change>& given = drops_[slots_of(at)];
+    check(!given.empty(), "a full rank that gets an expert gives one up");
+    at = *std::ranges::find(layer.adds, given.front().expert, &Change::expert);
   }
 }
 
-bool PortionedMigration::take_swap(MigrationPortion& portion) {
-  const std::vector<Change> swap = find_swap();
-  if (!fits(portion, swap.size())) {
+bool PortionedMigration::take_swap() {
+  Layer& layer = *std::ranges::find_if(layers_, [](const Layer& one) { return !one.adds.empty(); });
+  const std::vector<Change> swap = find_swap(layer);
+  if (!fits(swap.size())) {
     return false;
   }
   for (const Change& change : swap) {
-    const auto add = std::ranges::find_if(adds_, [&](const Change& other) {
+    const auto add = std::ranges::find_if(layer.adds, [&](const Change& other) {
       return other.expert == change.expert && other.rank == change.rank;
     });
-    take(as_index(add - adds_.begin()), portion);
+    take(layer, as_index(add - layer.adds.begin()));
   }
   for (const Change& change : swap) {
     while (held_[slots_of(change)] > limits_.slots) {
@@ -180,35 +194,57 @@ bool PortionedMigration::take_swap(MigrationPortion& portion) {
       check(dropped, "what a full rank gives up in a swap has another replica");
     }
   }
+  layer.stuck = false;
   return true;
+}
+
+void PortionedMigration::take_portion() {
+  taken_ = 0;
+  const auto take_from = [&](Layer& layer) { return take_adds(layer); };
+  while (std::ranges::all_of(layers_, take_from) && adds_left_ > 0 && fits(1) && take_swap()) {
+  }
+  done_ = adds_left_ == 0;
+}
+
+Placement PortionedMigration::current() const {
+  if (done_) {
+    return to_;
+  }
+  Placement placement(from_.shape(), replicas_);
+  if (from_.score_nodes() == 0) {
+    return placement;
+  }
+  std::vector<float> scores;
+  const PlacementShape& shape = from_.shape();
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    for (int expert = 0; expert < shape.experts; ++expert) {
+      const auto row = from_.pivot_scores(layer, expert);
+      scores.insert(scores.end(), row.begin(), row.end());
+    }
+  }
+  return placement.with_pivot_scores(from_.score_nodes(), std::move(scores));
 }
 
 std::optional<MigrationPortion> PortionedMigration::next() {
   if (done_) {
     return std::nullopt;
   }
-  MigrationPortion portion{.placement = to_};
-  do {
-    take_adds(portion);
-  } while (!adds_.empty() && fits(portion, 1) && take_swap(portion));
-  portion.over_budget = limits_.bytes_per_portion > 0 && portion.bytes > limits_.bytes_per_portion;
-  done_ = adds_.empty();
-  if (!done_) {
-    Placement placement(from_.shape(), replicas_);
-    if (from_.score_nodes() > 0) {
-      std::vector<float> scores;
-      const PlacementShape& shape = from_.shape();
-      for (int layer = 0; layer < shape.layers; ++layer) {
-        for (int expert = 0; expert < shape.experts; ++expert) {
-          const auto row = from_.pivot_scores(layer, expert);
-          scores.insert(scores.end(), row.begin(), row.end());
-        }
-      }
-      placement = placement.with_pivot_scores(from_.score_nodes(), std::move(scores));
-    }
-    portion.placement = std::move(placement);
+  take_portion();
+  const double bytes = static_cast<double>(taken_) * limits_.expert_bytes;
+  return MigrationPortion{
+      .placement = current(),
+      .replicas = static_cast<int>(taken_),
+      .bytes = bytes,
+      .over_budget = limits_.bytes_per_portion > 0 && bytes > limits_.bytes_per_portion};
+}
+
+std::size_t PortionedMigration::portions_left() const {
+  PortionedMigration copy = *this;
+  std::size_t count = 0;
+  for (; !copy.done_; ++count) {
+    copy.take_portion();
   }
-  return portion;
+  return count;
 }
 
 }  // namespace cartesian

@@ -3,7 +3,9 @@
 // placements that are all valid. Not thread-safe. Equal arguments give equal portions, so that
 // every rank may find the way by itself.
 
+#include <cstddef>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/placement.h"
@@ -38,6 +40,8 @@ class PortionedMigration {
   /// those that `to` has, or earlier if a slot is wanted.
   std::optional<MigrationPortion> next();
   bool done() const { return done_; }
+  /// How often next() gives one yet.
+  std::size_t portions_left() const;
 
  private:
   /// A replica that comes or goes.
@@ -45,23 +49,35 @@ class PortionedMigration {
     std::size_t expert = 0;  ///< index in replicas_
     int rank = 0;
   };
+  struct Layer {
+    std::vector<Change> adds;  ///< that are left, in order of experts and ranks
+    bool stuck = false;        ///< none of them has room
+  };
 
-  /// Index in held_.
+  std::size_t layer_of(std::size_t expert) const;
+  /// Index in held_ and drops_.
   std::size_t slots_of(const Change& change) const;
+  /// The ranks that `to` has an expert on.
+  std::span<const int> heirs(std::size_t expert) const;
   /// Whether the portion may have so many more replicas: its first, however large, it may.
-  bool fits(const MigrationPortion& portion, std::size_t more) const;
+  bool fits(std::size_t more) const;
   /// Whether its rank has, or by dropping what has other replicas now has, a slot for it.
   bool make_room(const Change& add);
-  void drop(std::size_t index);
-  /// adds_[index] is there; if it was the last of its expert, the replicas that go are dropped.
-  void take(std::size_t index, MigrationPortion& portion);
-  /// All that fit into the portion and into slots.
-  void take_adds(MigrationPortion& portion);
-  /// REQUIRES: no add has room. Adds to full ranks, in a cycle: what each rank gives up is what the
-  /// next one gets.
-  std::vector<Change> find_swap() const;
-  /// False if it does not fit.
-  bool take_swap(MigrationPortion& portion);
+  void drop(Change change);
+  /// layer.adds[index] is there; if it was the last of its expert, the replicas that go are
+  /// dropped.
+  void take(Layer& layer, std::size_t index);
+  /// All that fit into the portion and into slots; false if the portion is full.
+  bool take_adds(Layer& layer);
+  /// REQUIRES: the layer is stuck. Adds to full ranks, in a cycle: what each rank gives up is what
+  /// the next one gets.
+  std::vector<Change> find_swap(const Layer& layer) const;
+  /// Of the first layer that has adds left. False if it does not fit.
+  bool take_swap();
+  /// Whatever fits.
+  void take_portion();
+  /// The placement now.
+  Placement current() const;
 
   Placement from_;
   Placement to_;
@@ -69,8 +85,10 @@ class PortionedMigration {
   std::vector<std::vector<int>> replicas_;  ///< of now, as Placement takes them
   std::vector<int> wanted_;                 ///< [expert] adds that are left
   std::vector<int> held_;                   ///< [layer * ranks + rank] replicas of now
-  std::vector<Change> adds_;                ///< that are left, in order of experts and ranks
-  std::vector<Change> drops_;               ///< likewise
+  std::vector<std::vector<Change>> drops_;  ///< likewise: that are left, in order of experts
+  std::vector<Layer> layers_;
+  std::size_t adds_left_ = 0;
+  std::size_t taken_ = 0;  ///< replicas of the portion
   bool done_ = false;
 };
 

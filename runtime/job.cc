@@ -1,7 +1,6 @@
 #include "runtime/job.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -9,7 +8,6 @@
 #include <exception>
 #include <optional>
 #include <sstream>
-#include <thread>
 #include <vector>
 
 #include "base/error.h"
@@ -204,22 +202,6 @@ void check_same_config(Transport& transport, const Config& config) {
 int ranks_on_host(Transport& transport) {
   const std::vector<std::string> hosts = all_gather(transport, transport.host(), {"bootstrap"});
   return static_cast<int>(std::ranges::count(hosts, transport.host()));
-}
-
-int threads_per_rank(std::int64_t configured, const Topology& topology, int rank) {
-  if (configured > 0) {
-    return static_cast<int>(std::min<std::int64_t>(configured, 1024));
-  }
-  const int online = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  const int usable =
-      sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : online;
-  if (usable < online) {
-    return usable;  // a launcher has bound this rank to its share
-  }
-  const auto ranks = static_cast<int>(topology.ranks_of_node(topology.node(rank)).size());
-  return std::max(1, usable / ranks);
 }
 
 }  // namespace cartesian

@@ -65,8 +65,4 @@ void check_same_config(Transport& transport, const Config& config);
 /// How many ranks run on this rank's host, whatever the nodes. Collective.
 int ranks_on_host(Transport& transport);
 
-/// Threads for this rank: `configured`, or if 0 this process's cores shared by the ranks of the
-/// node.
-int threads_per_rank(std::int64_t configured, const Topology& topology, int rank);
-
 }  // namespace cartesian

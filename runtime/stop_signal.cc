@@ -67,6 +67,9 @@ StopScope::~StopScope() {
 void StopScope::set_callback(std::function<void()> callback) {
   const std::lock_guard lock(signal_.mutex_);
   signal_.callback_ = std::move(callback);
+  if (signal_.requested_ && signal_.callback_) {
+    signal_.callback_();
+  }
 }
 
 }  // namespace cartesian

@@ -48,7 +48,8 @@ class StopScope {
   StopScope& operator=(const StopScope&) = delete;
 
   /// From now on `callback`, if not empty, is called from the watching thread when a stop is first
-  /// requested; the one before is not any more. It must not touch this scope.
+  /// requested, or here and now if one was; the one before is not any more. It must not touch this
+  /// scope.
   void set_callback(std::function<void()> callback);
 
  private:

@@ -7,8 +7,8 @@
 #include <array>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -188,8 +188,9 @@ class Agent::Client {
 
   Ack take_in(Command command) {
     const std::lock_guard lock(mutex_);
-    const Ack ack{command.id, command.at_step > step_};
-    if (seen_.insert(command.id).second && ack.in_time) {
+    const auto [seen, is_new] = seen_.emplace(command.id, command.at_step > step_);
+    const Ack ack{command.id, seen->second};
+    if (is_new && ack.in_time) {
       commands_.push_back(std::move(command));
     }
     return ack;
@@ -308,14 +309,14 @@ class Agent::Client {
 
   mutable std::mutex mutex_;
   std::condition_variable finished_;
-  AgentStatus status_;              // guarded by mutex_
-  std::deque<StepReport> reports_;  // guarded by mutex_
-  std::vector<Command> commands_;   // guarded by mutex_
-  std::set<std::uint64_t> seen_;    // guarded by mutex_; ids of commands
-  std::int64_t step_ = -1;          // guarded by mutex_; the highest that began
-  std::optional<Goodbye> goodbye_;  // guarded by mutex_
-  bool goodbye_sent_ = false;       // guarded by mutex_; on the present connection
-  bool said_goodbye_ = false;       // guarded by mutex_; and the coordinator took it
+  AgentStatus status_;                  // guarded by mutex_
+  std::deque<StepReport> reports_;      // guarded by mutex_
+  std::vector<Command> commands_;       // guarded by mutex_
+  std::map<std::uint64_t, bool> seen_;  // guarded by mutex_; commands by id: in time?
+  std::int64_t step_ = -1;              // guarded by mutex_; the highest that began
+  std::optional<Goodbye> goodbye_;      // guarded by mutex_
+  bool goodbye_sent_ = false;           // guarded by mutex_; on the present connection
+  bool said_goodbye_ = false;           // guarded by mutex_; and the coordinator took it
   std::thread thread_;
 };
 

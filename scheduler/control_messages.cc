@@ -94,8 +94,8 @@ std::string Heartbeat::encode() const {
 Heartbeat Heartbeat::decode(std::string_view payload) {
   WireReader reader("heartbeat", payload);
   const Heartbeat heartbeat{reader.get<std::int64_t>("step")};
-  if (heartbeat.step < -1) {
-    reader.fail("step", "is below -1");
+  if (heartbeat.step < -1 || heartbeat.step > kMostCount) {
+    reader.fail("step", "is no step");
   }
   reader.end();
   return heartbeat;

@@ -12,8 +12,8 @@ namespace {
 
 std::int64_t get_count(WireReader& reader, std::string_view field) {
   const auto value = reader.get<std::int64_t>(field);
-  if (value < 0) {
-    reader.fail(field, "is negative");
+  if (value < 0 || value > kMostCount) {
+    reader.fail(field, "is negative or too large");
   }
   return value;
 }
@@ -89,8 +89,8 @@ StepReport StepReport::decode(std::string_view payload) {
   report.gradient_norm = get_amount(reader, "gradient_norm");
   report.learning_rate = get_amount(reader, "learning_rate");
   report.checkpoint_step = reader.get<std::int64_t>("checkpoint_step");
-  if (report.checkpoint_step < -1) {
-    reader.fail("checkpoint_step", "is below -1");
+  if (report.checkpoint_step < -1 || report.checkpoint_step > kMostCount) {
+    reader.fail("checkpoint_step", "is no step");
   }
   report.step_s = get_amount(reader, "step_s");
   report.wait_s = get_amount(reader, "wait_s");

@@ -21,6 +21,8 @@ static_assert(std::endian::native == std::endian::little, "the wire is little-en
 /// from whom has.
 inline constexpr std::size_t kStrangerFrame = 4096;
 inline constexpr std::size_t kMemberFrame = std::size_t{16} << 20;
+/// The largest step and count that is believed: sums over thousands of ranks do not overflow.
+inline constexpr std::int64_t kMostCount = std::int64_t{1} << 50;
 
 /// Appends to a message. Not thread-safe.
 class WireWriter {

@@ -72,7 +72,7 @@ if [ -n "$full" ]; then
   for preset in asan tsan; do
     configure_and_build "$preset" -DCARTESIAN_TIMEOUT_SCALE=10
   done
-  ASAN_OPTIONS=fast_unwind_on_malloc=0 run_ctest asan -L unit "${select[@]}"
+  run_ctest asan -L unit "${select[@]}"
   # TSan does not see how OpenMP's runtime synchronises, so there each rank has one thread; ranks are threads themselves.
   OMP_THREAD_LIMIT=1 UCX_MEM_MMAP_HOOK_MODE=none run_ctest tsan -L unit "${select[@]}"
 fi

@@ -23,6 +23,7 @@
 #include "runtime/config/config.h"
 #include "runtime/job.h"
 #include "runtime/model/model_memory.h"
+#include "runtime/thread_count.h"
 
 namespace cartesian {
 
@@ -187,10 +188,9 @@ void write_report(Job& job, const Options& options, const ExchangeCase& measured
 /// `launched`: the transport that the launcher's ranks have, MPI's if there is a launcher.
 int measure(const Options& options, Job& job, Transport& launched) {
   const ExchangeCase measured = agree_on_case(options, job);
-  const Topology host = Topology::single_node(ranks_on_host(job.transport));
   HostAllocator allocator;
   Arena scratch(allocator);
-  Context context{.threads = threads_per_rank(options.threads, host, 0),
+  Context context{.threads = threads_per_rank(job.transport, options.threads),
                   .scratch = scratch,
                   .metrics = job.metrics,
                   .clock = job.clock};

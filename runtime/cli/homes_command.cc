@@ -13,6 +13,7 @@
 #include "runtime/cli/command.h"
 #include "runtime/cli/routing_options.h"
 #include "runtime/job.h"
+#include "runtime/thread_count.h"
 
 namespace cartesian {
 
@@ -171,9 +172,10 @@ CommandFunction add_homes_command(CLI::App& app) {
                    "micro-batch")
       ->check(CLI::Range(1, std::numeric_limits<std::int32_t>::max()))
       ->capture_default_str();
-  options->threads = threads_per_rank(0, Topology::single_node(1), 0);
+  options->threads = threads_of_process();
   command
-      ->add_option("--threads", options->threads, "All cores unless given; the result is the same")
+      ->add_option("--threads", options->threads,
+                   "OMP_NUM_THREADS, or all processors, unless given; the result is the same")
       ->check(CLI::Range(1, 1024));
   command->footer(
       "Examples:\n"

@@ -2,6 +2,7 @@
 
 #include "comm/collectives.h"
 #include "runtime/model/model_memory.h"
+#include "runtime/thread_count.h"
 
 namespace cartesian {
 
@@ -10,8 +11,9 @@ void add_load_options(CLI::App& command, LoadOptions& options) {
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
   command
-      .add_option("--threads", options.threads,
-                  "Threads per rank; the node's cores over its ranks unless given")
+      .add_option(
+          "--threads", options.threads,
+          "Threads per rank; OMP_NUM_THREADS, or its share of the host's processors, unless given")
       ->check(CLI::PositiveNumber);
 }
 
@@ -28,9 +30,8 @@ LoadedModel::LoadedModel(Job& job, const Path& checkpoint, const LoadOptions& op
     placement_ = make_placement(job.files, reader->model(), {}, topology_);
   });
   rank_.emplace(reader->model(), *placement_, topology_, job.transport, job.metrics, job.clock,
-                ModelRankOptions{
-                    .dtype = options.dtype == "bfloat16" ? DType::bf16 : DType::f32,
-                    .threads = threads_per_rank(options.threads, topology_, job.transport.rank())});
+                ModelRankOptions{.dtype = options.dtype == "bfloat16" ? DType::bf16 : DType::f32,
+                                 .threads = threads_per_rank(job.transport, options.threads)});
   agree_patiently(job.transport, {"checkpoint"},
                   [&] { reader->read_weights(rank_->parameters()); });
   rank_->pack();

@@ -18,6 +18,7 @@
 #include "runtime/cli/plan_table.h"
 #include "runtime/cli/routing_options.h"
 #include "runtime/job.h"
+#include "runtime/thread_count.h"
 
 namespace cartesian {
 
@@ -231,8 +232,10 @@ void add_search_options(CLI::App& command, PlanOptions& plan) {
           CLI::AsNumberWithUnit(std::map<std::string, double>{{"ms", 1e-3}, {"s", 1}, {"min", 60}}))
       ->check(CLI::Range(1e-9, kMostSeconds))
       ->capture_default_str();
-  plan.threads = threads_per_rank(0, Topology::single_node(1), 0);
-  command.add_option("--threads", plan.threads, "All cores unless given; the result is the same")
+  plan.threads = threads_of_process();
+  command
+      .add_option("--threads", plan.threads,
+                  "OMP_NUM_THREADS, or all processors, unless given; the result is the same")
       ->check(CLI::Range(1, 1024));
 }
 

@@ -16,6 +16,7 @@
 #include "runtime/cli/command.h"
 #include "runtime/cli/routing_options.h"
 #include "runtime/job.h"
+#include "runtime/thread_count.h"
 
 namespace cartesian {
 
@@ -238,10 +239,10 @@ CommandFunction add_simulate_command(CLI::App& app) {
                    "Nodes in it: those of the busiest card and rank, then the first")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  options->simulation.threads = threads_per_rank(0, Topology::single_node(1), 0);
+  options->simulation.threads = threads_of_process();
   command
       ->add_option("--threads", options->simulation.threads,
-                   "All cores unless given; the result is the same")
+                   "OMP_NUM_THREADS, or all processors, unless given; the result is the same")
       ->check(CLI::Range(1, 1024));
   command->footer(
       "Examples:\n"

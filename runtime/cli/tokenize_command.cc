@@ -20,6 +20,7 @@
 #include "runtime/data/tokenize.h"
 #include "runtime/data/tokenizer_training.h"
 #include "runtime/job.h"
+#include "runtime/thread_count.h"
 #include "runtime/train/progress.h"
 
 namespace cartesian {
@@ -191,7 +192,7 @@ void add_text_options(CLI::App& command, Options& options) {
       ->capture_default_str();
   command
       .add_option("--threads", options.tokenize.threads,
-                  "All cores unless given; the result is the same")
+                  "OMP_NUM_THREADS, or all processors, unless given; the result is the same")
       ->check(CLI::Range(1, 1024));
 }
 
@@ -223,7 +224,7 @@ void add_tokenizer_options(CLI::App& command, Options& options) {
 
 CommandFunction add_tokenize_command(CLI::App& app) {
   const auto options = std::make_shared<Options>();
-  options->tokenize.threads = threads_per_rank(0, Topology::single_node(1), 0);
+  options->tokenize.threads = threads_of_process();
   CLI::App* command =
       app.add_subcommand("tokenize", "Turn texts into tokens that train and eval read");
   add_text_options(*command, *options);

@@ -202,8 +202,8 @@ void validate_sizes(const Config& config) {
         "data.train is empty: set it to the prefix of a .bin/.idx pair made by 'cartesian "
         "tokenize'");
   }
-  // The end of a run waits for rank 0's planner, and the other ranks for rank 0.
-  if (config.replan.when != "off" && config.replan.time_budget_s > config.comm.timeout_s / 4) {
+  if (config.replan.when != "off" &&
+      config.replan.time_budget_s > longest_planning_s(config.comm)) {
     throw ConfigError(
         fmt::format("replan.time_budget_s = {}: must be at most a quarter of comm.timeout_s = {}",
                     config.replan.time_budget_s, config.comm.timeout_s));

@@ -76,7 +76,7 @@ struct ParallelConfig {
   std::int64_t expert_ranks = 0;  ///< ranks over which one copy of the experts is spread; 0 for all
   std::vector<std::int64_t> node_sizes;  ///< overrides the nodes that the bootstrap finds
   std::string placement = "linear";      ///< "linear", "local" or a placement file
-  std::int64_t threads = 0;  ///< OpenMP threads per rank; 0 for cores / ranks on the node
+  std::int64_t threads = 0;              ///< OpenMP threads per rank; 0: see runtime/thread_count.h
   /// Each rank keeps AdamW's moments of its share of the dense part only.
   bool shard_optimizer = false;
 };
@@ -105,6 +105,9 @@ struct CommConfig {
   std::string inter = "auto";
   double timeout_s = 120;  ///< deadline of every wait for another rank
 };
+
+/// The end of a run waits for rank 0's planner, and the other ranks for rank 0.
+inline double longest_planning_s(const CommConfig& comm) { return comm.timeout_s / 4; }
 
 struct Config {
   ModelConfig model;

@@ -189,7 +189,7 @@ void run_fields(Config& config, std::vector<ConfigField>& fields) {
        &config.parallel.threads,
        0,
        {},
-       "threads per rank; 0 for the node's cores over its ranks",
+       "threads per rank; 0: OMP_NUM_THREADS, or its share of the host's processors",
        kMostThreads});
   add({"parallel.shard_optimizer",
        &config.parallel.shard_optimizer,
@@ -238,7 +238,7 @@ void control_fields(Config& config, std::vector<ConfigField>& fields) {
        &scheduler.address,
        0,
        {},
-       "numeric, of rank 0's host, as the other hosts reach it"});
+       "numeric, of rank 0's host, as the other hosts reach it; 0.0.0.0: they look its name up"});
   add({"scheduler.port", &scheduler.port, 0, {}, "there; 0: any that is free", kLargestPort});
   add({"scheduler.heartbeat_s",
        &scheduler.heartbeat_s,

@@ -2,11 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/hash.h"
 #include "comm/collectives.h"
+#include "planner/portioned_migration.h"
+#include "runtime/checkpoint/checkpoint_files.h"
 #include "runtime/model/model_memory.h"
 #include "runtime/model/model_rank.h"
 #include "runtime/train/environment.h"
@@ -16,24 +21,43 @@ namespace cartesian {
 
 namespace {
 
+/// None if that placement is not to be had any more.
+int slots_of(const std::function<Placement(const ParallelConfig&)>& make,
+             const ParallelConfig& parallel) {
+  try {
+    return most_slots(make(parallel));
+  } catch (const Error&) {
+    return 0;
+  }
+}
+
 AgreedPlacement find_placement(Job& job, const Config& config, const Topology& topology,
                                bool resume) {
   const auto make = [&](const ParallelConfig& parallel) {
     return make_placement(job.files, config.model, parallel, topology);
   };
-  const Path left = Path(config.run.dir) / kPlacementFile;
-  if (!resume || !job.files.exists(left)) {
-    return {.start = make(config.parallel), .note = {}};
+  const auto configured = [&](std::string note) {
+    Placement start = make(config.parallel);
+    const int slots = most_slots(start);
+    return AgreedPlacement{.start = std::move(start), .slots = slots, .note = std::move(note)};
+  };
+  const Path run = config.run.dir;
+  const Path left = run / kPlacementFile;
+  if (!resume || !job.files.exists(left) ||
+      complete_checkpoints(job.files, checkpoints_directory(run)).empty()) {
+    return configured({});
   }
   ParallelConfig parallel = config.parallel;
   parallel.placement = left.string();
   try {
-    return {.start = make(parallel),
+    Placement start = make(parallel);
+    const int slots = std::max(most_slots(start), slots_of(make, config.parallel));
+    return {.start = std::move(start),
+            .slots = slots,
             .note = fmt::format("experts are where {} has them", left.string())};
   } catch (const ConfigError& error) {
-    return {.start = make(config.parallel),
-            .note = fmt::format("experts are where parallel.placement = \"{}\" has them: {}",
-                                config.parallel.placement, error.what())};
+    return configured(fmt::format("experts are where parallel.placement = \"{}\" has them: {}",
+                                  config.parallel.placement, error.what()));
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "comm/collectives.h"
+#include "runtime/train/coordinator_address.h"
 
 namespace cartesian {
 
@@ -24,28 +25,16 @@ constexpr Seconds kGoodbye{2};
 constexpr Seconds kLastWords{0.5};
 constexpr std::chrono::milliseconds kBetweenLooks{2};
 
-bool is_loopback(const std::string& address) {
-  return address.starts_with("127.") || address == "::1" || address == "localhost";
-}
-bool is_wildcard(const std::string& address) { return address == "0.0.0.0" || address == "::"; }
-
-void check_reachable(const std::string& address, const std::vector<std::string>& hosts) {
-  const auto other =
-      std::ranges::find_if(hosts, [&](const auto& host) { return host != hosts[0]; });
-  if (other != hosts.end() && (is_loopback(address) || is_wildcard(address))) {
-    throw ConfigError(
-        fmt::format("scheduler.address = \"{}\": ranks on {} cannot reach rank 0 there; set it to "
-                    "an address of {} that the other hosts reach",
-                    address, *other, hosts[0]));
-  }
+/// Proven ranks may report as fast as they step; strangers are held off by their number.
+SessionLimits session_limits(const SchedulerConfig& config) {
+  return {.silence = Seconds(config.dead_s), .messages_per_s = 1e5, .burst = 1e5};
 }
 
-/// Proven ranks may report as fast as they step; strangers are held off by their number. A rank
-/// that is twice as late as late_s with its first word is overdue.
+/// A rank that is twice as late as late_s with its first word is overdue.
 CoordinatorOptions coordinator_options(const SchedulerConfig& config) {
   return {.address = config.address,
           .port = static_cast<std::uint16_t>(config.port),
-          .session = {.silence = Seconds(config.dead_s), .messages_per_s = 1e5, .burst = 1e5},
+          .session = session_limits(config),
           .job = {.late = Seconds(config.late_s),
                   .dead = Seconds(config.dead_s),
                   .absent = Seconds(2 * config.late_s)}};
@@ -113,7 +102,6 @@ ControlPlane::ControlPlane(Job& job, const Config& config, const Place& place)
   counts_.emplace(shape_);
   std::string door;  // port and secret; the data plane is trusted
   agree(job.transport, {"control plane"}, [&] {
-    check_reachable(config.scheduler.address, shape_.hosts);
     if (job.is_root()) {
       const JobSecret secret = job_secret();
       start_coordinator(job, config, place, secret);
@@ -122,24 +110,24 @@ ControlPlane::ControlPlane(Job& job, const Config& config, const Place& place)
   });
   broadcast(job.transport, 0, door, {"control plane"});
   const auto space = door.find(' ');
-  agree(job.transport, {"control plane"}, [&] {
-    const std::string& address = config.scheduler.address;
+  agree_patiently(job.transport, {"control plane"}, [&] {  // rank 0's host may be looked up
     agent_ = std::make_unique<Agent>(
-        AgentOptions{
-            .address = is_wildcard(address) ? "127.0.0.1" : address,  // of one host: checked
-            .port = static_cast<std::uint16_t>(std::stoi(door.substr(space + 1))),
-            .rank = job.transport.rank(),
-            .ranks = job.transport.size(),
-            .host = job.transport.host(),
-            .heartbeat = Seconds(config.scheduler.heartbeat_s),
-            .session = {.silence = Seconds(config.scheduler.dead_s)}},
+        AgentOptions{.address = coordinator_address(config.scheduler.address, shape_.hosts[0],
+                                                    job.transport.host()),
+                     .port = static_cast<std::uint16_t>(std::stoi(door.substr(space + 1))),
+                     .rank = job.transport.rank(),
+                     .ranks = job.transport.size(),
+                     .host = job.transport.host(),
+                     .heartbeat = Seconds(config.scheduler.heartbeat_s),
+                     .session = session_limits(config.scheduler)},
         JobSecret::from_hex(door.substr(0, space)));
   });
 }
 
 void ControlPlane::start_coordinator(Job& job, const Config& config, const Place& place,
                                      const JobSecret& secret) {
-  address_ = config.scheduler.address;
+  const std::string& address = config.scheduler.address;
+  address_ = is_every_address(address) ? shape_.hosts[0] : address;
   coordinator_ =
       std::make_unique<Coordinator>(coordinator_options(config.scheduler), shape_, secret);
   desk_ = std::make_unique<CommandDesk>(job.files, job.clock, *coordinator_,

@@ -101,7 +101,7 @@ class ControlPlane {
   std::function<void(const std::string&)> say_;
   std::int64_t tokens_;  ///< of a step, at home on this rank
   JobShape shape_;
-  std::string address_;  ///< of the coordinator
+  std::string address_;  ///< of the coordinator, or its host
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<CommandDesk> desk_;
   std::unique_ptr<MetricsEndpoint> endpoint_;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "runtime/train/coordinator_address.h"
 
 namespace cartesian {
 
@@ -13,7 +14,7 @@ namespace {
 
 /// How others reach what listens at `address` of `host`.
 std::string reached_as(const std::string& address, const std::string& host) {
-  if (address == "0.0.0.0" || address == "::") {
+  if (is_every_address(address)) {
     return host;
   }
   return address.find(':') == std::string::npos ? address : "[" + address + "]";
@@ -33,11 +34,11 @@ MetricsEndpoint::MetricsEndpoint(Job& job, const Config& config, Coordinator& co
   if (config.model.sub_layers > 0) {
     monitor_.set_placement(placement, /*version=*/0);
   }
-  if (config.metrics.served()) {
-    serve(job, config);
-  }
   if (!config.metrics.push_url.empty()) {
     push(config.metrics, config.run.dir);
+  }
+  if (config.metrics.served()) {
+    serve(job, config);
   }
 }
 
@@ -57,11 +58,11 @@ void MetricsEndpoint::serve(Job& job, const Config& config) {
   const std::string target =
       fmt::format("{}:{}", reached_as(metrics.address, job.transport.host()), server_->port());
   const std::string url = fmt::format("http://{}/metrics", target);
-  job.files.write_atomically(address_file_, url + "\n");
   if (!metrics.discovery_file.empty()) {
     discovery_.emplace(job.files, metrics.discovery_file,
                        DiscoveryEntry{.target = target, .job = metrics.job, .run = config.run.dir});
   }
+  job.files.write_atomically(address_file_, url + "\n");  // last: the destructor removes it
   say_("metrics: " + url);
 }
 

@@ -52,14 +52,6 @@ bool same(const std::vector<Straggler>& a, const std::vector<Straggler>& b) {
   });
 }
 
-std::size_t count_portions(PortionedMigration way) {
-  std::size_t count = 0;
-  for (; !way.done(); ++count) {
-    way.next();
-  }
-  return count;
-}
-
 std::string_view name_of(ReplanOutcome outcome) {
   switch (outcome) {
     case ReplanOutcome::adopted:
@@ -143,7 +135,7 @@ struct Replanner::Planning {
 };
 
 Replanner::Replanner(const ReplanConfig& config, const TrainConfig& train, ModelRank& rank,
-                     Cluster cluster)
+                     Cluster cluster, int slots)
     : when_(config.when),
       every_(config.every),
       horizon_steps_(config.horizon_steps),
@@ -152,7 +144,7 @@ Replanner::Replanner(const ReplanConfig& config, const TrainConfig& train, Model
       tokens_per_step_(static_cast<double>(train.batch_sequences * train.sequence_length)),
       rank_(rank),
       cluster_(std::move(cluster)),
-      slots_(most_slots(rank.placement())),
+      slots_(slots),
       able_(rank.transport().size() > 1 && rank.model().config().sub_layers > 0),
       sample_(rank.model().config(), rank.context().dtype, static_cast<std::uint64_t>(train.seed),
               sample_every(config, tokens_per_step_)) {
@@ -284,7 +276,7 @@ ReplanNews Replanner::tell(std::int64_t step, const Planning& planning) {
   }
   switch (planning.outcome) {
     case ReplanOutcome::adopted:
-      news.message = describe_adopted(step, *planning.replan, flow, count_portions(*way_));
+      news.message = describe_adopted(step, *planning.replan, flow, way_->portions_left());
       break;
     case ReplanOutcome::rejected:
       news.message =

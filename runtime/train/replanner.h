@@ -40,9 +40,10 @@ struct ReplanNews {
 
 class Replanner {
  public:
-  /// All but `config` must outlive it. `cluster`: of the job's topology. Does nothing in a job of
-  /// one rank, or without experts.
-  Replanner(const ReplanConfig& config, const TrainConfig& train, ModelRank& rank, Cluster cluster);
+  /// All but `config` must outlive it. `cluster`: of the job's topology. `slots`: of a rank in a
+  /// layer. Does nothing in a job of one rank, or without experts.
+  Replanner(const ReplanConfig& config, const TrainConfig& train, ModelRank& rank, Cluster cluster,
+            int slots);
   /// Waits for the planner, which its time budget bounds.
   ~Replanner();
   Replanner(const Replanner&) = delete;
@@ -88,7 +89,7 @@ class Replanner {
   double tokens_per_step_;
   ModelRank& rank_;
   Cluster cluster_;
-  int slots_;  ///< of a rank in a layer: those of the placement at the start
+  int slots_;
   bool able_;
   RoutingSample sample_;
   std::int64_t steps_ = 0;  ///< of the window

@@ -34,7 +34,8 @@ RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config
             "directory",
             path_.string()));
       }
-      if (!resume && !complete_checkpoints(files_, checkpoints()).empty()) {
+      const bool from_the_start = complete_checkpoints(files_, checkpoints()).empty();
+      if (!resume && !from_the_start) {
         throw ConfigError(
             fmt::format("run.dir = \"{}\" already holds a run with checkpoints: pass --resume to "
                         "go on with it, "
@@ -45,6 +46,10 @@ RunDirectory::RunDirectory(FileSystem& files, Transport& transport, const Config
       // Of what a killed job may have left by write_atomically(), all but this is written anew by
       // every job.
       files_.remove_all(path_ / fmt::format("{}.tmp", kPlacementFile));
+      // Where another run had moved experts to is not where they are.
+      if (from_the_start && !files_.same_file(config.parallel.placement, path_ / kPlacementFile)) {
+        files_.remove_all(path_ / kPlacementFile);
+      }
     }
   });
   check_shared();

@@ -27,8 +27,9 @@ inline constexpr const char* kPlacementFile = "placement.json";
 class RunDirectory {
  public:
   /// Creates the directory, locks it against other jobs, and checks that every rank sees the same
-  /// one and may write. Throws ConfigError if another job is using it or, without `resume`, if it
-  /// holds checkpoints already. Errors are thrown on every rank alike. Collective.
+  /// one and may write. A placement.json of a run that has left no checkpoint is removed, unless it
+  /// is parallel.placement. Throws ConfigError if another job is using it or, without `resume`, if
+  /// it holds checkpoints already. Errors are thrown on every rank alike. Collective.
   RunDirectory(FileSystem& files, Transport& transport, const Config& config, bool resume);
 
   const Path& path() const { return path_; }

@@ -14,6 +14,7 @@
 #include "runtime/checkpoint/checkpoint_reader.h"
 #include "runtime/model/flow_choice.h"
 #include "runtime/report/report.h"
+#include "runtime/thread_count.h"
 #include "runtime/train/environment.h"
 #include "runtime/train/expert_load.h"
 #include "runtime/train/job_setup.h"
@@ -43,7 +44,7 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   const ModelRankOptions rank_options{
       .dtype = config_.train.dtype == "bfloat16" ? DType::bf16 : DType::f32,
       .chunks = 1,  // train_steps() says how many
-      .threads = threads_per_rank(config_.parallel.threads, topology_, job_.transport.rank()),
+      .threads = threads_per_rank(job_.transport, config_.parallel.threads),
       .recompute = config_.train.recompute == "block",
       .exchange = exchange_options(config_.exchange, config_.model, placement_.start, topology_),
       .shard_optimizer = config_.parallel.shard_optimizer};
@@ -52,8 +53,11 @@ Trainer::Trainer(Job& job, Config config, const TrainOptions& options)
   pivot_tally_.emplace(rank_->placement(), topology_, rank_->context().exchange.flow(),
                        job_.metrics);
   agree(job_.transport, {"replan.topology"}, [&] {
-    replanner_ = std::make_unique<Replanner>(config_.replan, config_.train, *rank_,
-                                             replan_cluster(job_.files, config_.replan, topology_));
+    ReplanConfig replan = config_.replan;
+    replan.time_budget_s = std::min(replan.time_budget_s, longest_planning_s(config_.comm));
+    replanner_ = std::make_unique<Replanner>(replan, config_.train, *rank_,
+                                             replan_cluster(job_.files, replan, topology_),
+                                             placement_.slots);
   });
   timeline_.emplace(config_.run.timeline_steps, job_.clock, transport_, rank_->context().times,
                     topology_);

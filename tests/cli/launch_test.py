@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import unittest
 
@@ -101,6 +102,22 @@ class Restarts(LaunchTest):
         self.assertEqual(sum(": restart " in line for line in self.said(result)), 3, result)
         self.assertRegex(self.said(result)[-1], "giving up: 3 restarts brought it no further than step 0")
 
+    def test_an_error_before_the_step_where_the_run_was_killed(self):
+        """Every rank ends with 1, after steps that are in metrics.jsonl from before: not a refused configuration."""
+        config, run = self.config(**self.CHANGES)
+        self.run_program("train", config, "--stop-at", "35", ranks=2, code=STOPPED)
+        shutil.rmtree(run.checkpoint(35))
+        self.assertEqual(run.checkpoints()[-1], 30)
+        failing = self.program(f'''[ -e "$0.again" ] && exec "{PROGRAM}" "$@"
+"{PROGRAM}" "$@" --stop-at 32
+rm -rf "{run.checkpoint(32)}"
+[ "$OMPI_COMM_WORLD_RANK" != 0 ] || : >"$0.again"
+exit 1''')
+        result = self.ended(self.start_launch(config, program=failing), 0)
+        self.assertRegex("\n".join(self.said(result)),
+                         r"ended with exit code 1, at step 32\n.*restart 1 of 3, on 2 ranks, from the checkpoint of step 30$")
+        self.assertEqual(run.steps(), list(range(1, 61)))
+
     def test_fewer_ranks(self):
         """A host that does not answer, and too few slots on the other."""
         config, run = self.config(**self.CHANGES)
@@ -143,7 +160,7 @@ class NoRestart(LaunchTest):
         self.assertEqual(self.said(result), [])
 
     def test_stopped(self):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             with self.subTest(number.name):
                 config, run = self.config(**dict(self.CHANGES, train__steps=LONG, checkpoint__every=0))
                 job = self.start_launch(config)

@@ -173,7 +173,8 @@ class SlowSlurmJobs(SlurmTest):
         srun = self.new_folder("path-") / "srun"
         srun.write_text(f'#!/bin/sh\n[ "$1" != --mpi=list ] || exec echo none\nexec {shutil.which("srun")} "$@"\n')
         srun.chmod(0o755)
-        number, run = self.start_long(f"--export=ALL,PATH={srun.parent}:{self.slurm.environment['PATH']}")
+        option = f"--export=ALL,PATH={srun.parent}:{self.slurm.environment['PATH']}"
+        number, run = self.start_long(option)
         self.assertEqual(self.environment(run)["ranks"], 2)
         self.slurm.run("scancel", "--signal=USR1", "--batch", number)
         self.wait_for(number, lambda job: job["Restarts"] == "1" and job["JobState"] == "PENDING")
@@ -181,6 +182,7 @@ class SlowSlurmJobs(SlurmTest):
         self.slurm.run("scancel", number)
         self.assertEqual(self.end(number)[0], "CANCELLED")
         self.assert_no_rank_is_left()
+        self.cancel(*self.start_long(option))
 
     def test_time_limit(self):
         """Slurm looks at time limits every half minute, and sends the signal up to a minute early."""

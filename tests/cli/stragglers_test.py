@@ -72,7 +72,7 @@ class EmulatedStragglers(CliTest):
     def start_training(self, ranks_a_node, **changes):
         """On four nodes, for as long as the test wants, past its first steps."""
         settings = dict(train__steps=100000, valid__every=0, parallel__threads=1, scheduler__enabled=True,
-                        scheduler__address="10.77.0.1")
+                        scheduler__address="0.0.0.0")
         config, run = self.config(**{**settings, **changes})
         job = self.start_command(["bash", SCRIPT, "run", "4", ranks_a_node, "--", PROGRAM, "train", config])
         self.wait_for_lines(job, run, SETTLED)

@@ -77,10 +77,13 @@ std::vector<MigrationPortion> way(const Placement& from, const Placement& to,
                                   const PortionLimits& limits) {
   PortionedMigration migration(from, to, limits);
   std::vector<MigrationPortion> portions;
+  const std::size_t expected = migration.portions_left();
   while (std::optional<MigrationPortion> portion = migration.next()) {
     portions.push_back(std::move(*portion));
   }
   EXPECT_FALSE(migration.next());
+  EXPECT_EQ(portions.size(), expected);
+  EXPECT_EQ(migration.portions_left(), 0U);
   return portions;
 }
 
@@ -139,6 +142,15 @@ TEST(PortionedMigrationTest, FullRanksSwap) {
     expect_valid_way(from, to, {.expert_bytes = 10, .bytes_per_portion = 10});
     expect_valid_way(from, to, {.expert_bytes = 10, .bytes_per_portion = 30});
   }
+}
+
+TEST(PortionedMigrationTest, ThousandsOfSwaps) {
+  Draws draws(1);
+  const PlacementShape shape{.layers = 32, .groups = 2, .experts = 128, .ranks = 64};
+  const Placement from = random_full_placement(shape, draws);
+  const Placement to = random_full_placement(shape, draws);
+  PortionedMigration migration(from, to, {.expert_bytes = 10, .bytes_per_portion = 10});
+  EXPECT_GT(migration.portions_left(), 1000U);
 }
 
 TEST(PortionedMigrationTest, ASwapMayExceedThePortionAndSaysSo) {

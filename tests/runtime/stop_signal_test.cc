@@ -46,12 +46,14 @@ TEST(StopSignalDeathTest, IsARequestWithinAScope) {
   EXPECT_EXIT(
       {
         StopSignal stop;
-        const StopScope scope(stop);
+        StopScope scope(stop);
         kill(getpid(), SIGUSR1);
         while (!stop.requested()) {
           std::this_thread::sleep_for(1ms);
         }
-        std::_Exit(4);
+        bool called = false;  // though it comes after the request
+        scope.set_callback([&] { called = true; });
+        std::_Exit(called ? 4 : 5);
       },
       testing::ExitedWithCode(4), "");
 }

@@ -69,6 +69,7 @@ TEST(ControlMessages, LongTextsAreCut) {
 
 TEST(ControlMessages, ValuesOutOfRangeAreRefused) {
   EXPECT_THROW(Heartbeat::decode(Heartbeat{-2}.encode()), FormatError);
+  EXPECT_THROW(Heartbeat::decode(Heartbeat{kMostCount + 1}.encode()), FormatError);
   EXPECT_THROW(Command::decode(Command{1, -1, "k", ""}.encode()), FormatError);
   EXPECT_THROW(Command::decode(Command{1, 1, std::string(65, 'k'), ""}.encode()), FormatError);
   std::string ack = Ack{1, true}.encode();
@@ -89,6 +90,8 @@ TEST(StepReport, ValuesThatWouldPoisonSumsAreRefused) {
   refused([&](StepReport& r) { r.gradient_norm = nan; }, "gradient_norm");
   refused([&](StepReport& r) { r.learning_rate = -1; }, "learning_rate");
   refused([&](StepReport& r) { r.checkpoint_step = -2; }, "checkpoint_step");
+  refused([&](StepReport& r) { r.checkpoint_step = kMostCount + 1; }, "checkpoint_step");
+  refused([&](StepReport& r) { r.step = kMostCount + 1; }, "step");
   refused([&](StepReport& r) { r.step_s = nan; }, "step_s");
   refused([&](StepReport& r) { r.wait_s = -1; }, "wait_s");
   refused([&](StepReport& r) { r.phase_s.back() = nan; }, "phase_s");

@@ -50,7 +50,8 @@ Outcome run(const TrainingSetup& setup, const ReplanConfig& config,
   Outcome outcome;
   std::mutex mutex;  // guards outcome
   with_ranks(setup, [&](ModelRank& rank) {
-    Replanner replanner(config, setup.train, rank, cluster_of(rank.topology()));
+    Replanner replanner(config, setup.train, rank, cluster_of(rank.topology()),
+                        most_slots(rank.placement()));
     rank.context().on_route = [&](const RoutedChunk& chunk) { replanner.route(chunk); };
     TrainingStep training(setup.train, rank, data.samples());
     for (std::int64_t step = 0; step < setup.train.steps; ++step) {

@@ -77,11 +77,29 @@ TEST_F(RunDirectoryTest, ARunThatGoesOnDropsWhatItWillWriteAgain) {
 TEST_F(RunDirectoryTest, APlacementThatWasHalfWrittenIsRemoved) {
   const auto write = [](RunDirectory& directory, Transport&) { directory.write_placement("{}"); };
   with_directory(false, write);
+  save_tiny(*files_, Path(config_.run.dir) / "checkpoints", tiny_model(), 3, 1);
   const Path path = Path(config_.run.dir) / "placement.json.tmp";
   files_->create(path)->close();
   with_directory(true, [](RunDirectory&, Transport&) {});
   EXPECT_FALSE(files_->exists(path));
   EXPECT_EQ(files_->read(Path(config_.run.dir) / kPlacementFile), "{}");
+}
+
+TEST_F(RunDirectoryTest, APlacementOfARunThatLeftNoCheckpointIsRemoved) {
+  const Path placement = Path(config_.run.dir) / kPlacementFile;
+  const auto start = [&](bool resume) {
+    files_->write_atomically(placement, "{}");
+    with_directory(resume, [](RunDirectory&, Transport&) {});
+    return files_->exists(placement);
+  };
+  with_directory(false, [](RunDirectory&, Transport&) {});
+  EXPECT_FALSE(start(/*resume=*/false));
+  EXPECT_FALSE(start(/*resume=*/true));
+  config_.parallel.placement = placement.string();  // the user's
+  EXPECT_TRUE(start(/*resume=*/false));
+  config_.parallel.placement = "linear";
+  save_tiny(*files_, Path(config_.run.dir) / "checkpoints", tiny_model(), 3, 1);
+  EXPECT_TRUE(start(/*resume=*/true));
 }
 
 TEST_F(RunDirectoryTest, RefusesToMixTwoRuns) {
