@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import unittest
 
 from harness import CliTest
@@ -152,6 +153,17 @@ class NoRestart(LaunchTest):
         config, _ = self.config(**self.CHANGES)
         result = self.ended(self.start_launch(config, "--discovery", "targets/x.json", program=self.program('echo "$@"')), 0)
         self.assertIn("--set metrics.discovery_file=targets/x.json", result.out)
+
+    def test_output_to_a_file_has_no_line_that_is_drawn_again(self):
+        config, _ = self.config(**self.CHANGES)
+        result = self.ended(self.start_launch(config, settings=("--set", "x=y"), program=self.program('echo "$@"')), 0)
+        self.assertRegex(result.out, r"train \S+ --set run\.progress=plain --set x=y --resume")  # the user's come later, and win
+
+    def test_cores_are_the_machines_and_not_openmps(self):
+        words = ["bash", SCRIPT.with_name("mpirun.sh"), "--cores"]
+        cores = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        limited = dict(os.environ, OMP_NUM_THREADS="1", OMP_THREAD_LIMIT="1")
+        self.assertEqual(subprocess.run(words, env=limited, capture_output=True, text=True, check=True).stdout, cores)
 
     def test_the_ranks_code_counts_and_not_mpiruns(self):
         config, _ = self.config(**self.CHANGES)
