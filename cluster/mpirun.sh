@@ -95,7 +95,11 @@ stop() {
 }
 # An mpirun that has not started its ranks yet would start none, and end with 0.
 ask_for_stop() {
-  until [ ! -e "/proc/$job/task/$job/children" ] || grep -qs . "/proc/$job/task/"*/children; do sleep 0.05; done
+  local attempts=100
+  until [ ! -e "/proc/$job/task/$job/children" ] || grep -qs . "/proc/$job/task/"*/children; do
+    [ "$((--attempts))" -gt 0 ] || break
+    sleep 0.05
+  done
   kill -USR1 "$job" 2>/dev/null || true
 }
 job=
