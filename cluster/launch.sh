@@ -16,9 +16,10 @@ usage: cluster/launch.sh [-n N] [--hosts FILE] [--max-restarts N] [--min-ranks M
   --program PATH    the executable (default: as cluster/mpirun.sh finds it)
 Runs `cartesian train CONFIG --resume` by cluster/mpirun.sh.
 Examples: cluster/launch.sh -n 4 -- configs/quickstart.toml --set run.dir=runs/mine
-          cluster/launch.sh -n 16 --hosts hosts.txt --max-restarts 10 --min-ranks 8 -- configs/quickstart.toml
-Not brought back: a job that is done, was stopped with a checkpoint (exit code 75: Ctrl-C, TERM or USR1 ask for it), or was
-refused by every rank before its first step; nor one that is no further after three restarts. The exit code is the ranks'.
+          cluster/launch.sh -n 16 --hosts hosts.txt --max-restarts 10 --min-ranks 8 -- configs/quickstart.toml \
+            --set run.dir=runs/large
+Not brought back: a job that is done, was stopped with a checkpoint (exit code 75: Ctrl-C, TERM, HUP or USR1 ask for it), or
+was refused by every rank before its first step; nor one that is no further after three restarts. The exit code is the ranks'.
 TXT
 }
 
